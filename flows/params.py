@@ -1,0 +1,178 @@
+"""``params.yaml``, read strictly: an unknown key, a wrong type or an impossible value is one clear error.
+
+Stages get their numbers from here and hand them to ``models`` as plain arguments, so nothing below ``flows``
+knows that the file exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from market.errors import ConfigError
+from market.fees import tariff as tariff_named
+from market.types import Instrument
+
+PARAMS = Path("params.yaml")
+SIMULATED = "simulated"
+RECORDED = "recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class DataParams:
+    """Where the market comes from. ``path`` is what stage ``ingest`` reads; for a simulated market it is the
+    simulator's own output, ``data/raw``."""
+
+    source: str = SIMULATED
+    path: str = "data/raw"
+    hours: float = 3.0
+    dt_s: float = 0.25
+    day: str = "2026-01-15"
+
+
+@dataclass(frozen=True, slots=True)
+class CostParams:
+    """What trading costs. ``tariff: recording`` takes the tariff that the recording itself names."""
+
+    tariff: str = "recording"
+    slippage_ticks: int = 0
+    latency_ms: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LabelParams:
+    horizon_s: float = 10.0
+    theta_bps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitParams:
+    """Shares of the recorded time, in order; they must add up to one."""
+
+    fit: float = 0.5
+    calibrate: float = 0.125
+    threshold: float = 0.125
+    score: float = 0.125
+    live: float = 0.125
+
+
+@dataclass(frozen=True, slots=True)
+class BundleParams:
+    valid_days: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """All of ``params.yaml``. The learners' sections stay plain dictionaries: they are keyword arguments of the
+    learner's ``train``, which alone knows them."""
+
+    seed: int = 7
+    threads: int = 2
+    data: DataParams = field(default_factory=DataParams)
+    costs: CostParams = field(default_factory=CostParams)
+    labels: LabelParams = field(default_factory=LabelParams)
+    split: SplitParams = field(default_factory=SplitParams)
+    gbdt: dict[str, Any] = field(default_factory=dict)
+    svm: dict[str, Any] = field(default_factory=dict)
+    lstm: dict[str, Any] = field(default_factory=dict)
+    transformer: dict[str, Any] = field(default_factory=dict)
+    ensemble: dict[str, Any] = field(default_factory=dict)
+    quantisation: dict[str, Any] = field(default_factory=dict)
+    calibrate: dict[str, Any] = field(default_factory=dict)
+    backtest: dict[str, Any] = field(default_factory=dict)
+    gate: dict[str, Any] = field(default_factory=dict)
+    bundle: BundleParams = field(default_factory=BundleParams)
+
+    @property
+    def latency_s(self) -> float:
+        return self.costs.latency_ms / 1000.0
+
+    def tariff_name(self, recording_tariff: str) -> str:
+        """The tariff in force for a recording that names ``recording_tariff``."""
+        return recording_tariff if self.costs.tariff == "recording" else self.costs.tariff
+
+    def fee_ppm(self, instrument: Instrument, recording_tariff: str) -> int:
+        """Commission of one side, parts per million."""
+        return tariff_named(self.tariff_name(recording_tariff)).ppm(instrument)
+
+    def for_manifest(self) -> dict[str, Any]:
+        """Everything that shaped the bundle and nothing that names this machine: the data's place is left out, its
+        hash is in the manifest already."""
+        out = asdict(self)
+        del out["data"]["path"]
+        return out
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read and check ``params.yaml``; raises ConfigError that names the key, its value and what is allowed."""
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing: run this in the project's folder or in a workspace")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    return parse(raw, where=str(path))
+
+
+def parse(raw: Any, *, where: str = "params.yaml") -> Params:
+    params = _build(Params, raw, where, "")
+    _check(params, where)
+    return params
+
+
+def _build(cls: type, raw: Any, where: str, prefix: str) -> Any:
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: {prefix or 'the file'} must be a mapping of keys, not {raw!r}")
+    known = {f.name: f for f in fields(cls)}
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = f"{prefix}{key}"
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {name!r}; known here: {', '.join(sorted(known))}")
+        default = _default(known[key])
+        if hasattr(default, "__dataclass_fields__"):
+            values[key] = _build(type(default), value, where, f"{name}.")
+        else:
+            values[key] = _typed(value, default, where, name)
+    return cls(**values)
+
+
+def _default(spec: Any) -> Any:
+    return spec.default_factory() if callable(spec.default_factory) else spec.default
+
+
+def _typed(value: Any, default: Any, where: str, name: str) -> Any:
+    wanted = type(default)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted is str and name == "data.day":
+        return str(value)  # YAML reads an unquoted date as a date
+    if type(value) is not wanted:
+        raise ConfigError(f"{where}: {name} must be {wanted.__name__}, not {value!r}")
+    return value
+
+
+def _check(params: Params, where: str) -> None:
+    def refuse(name: str, value: Any, allowed: str) -> None:
+        raise ConfigError(f"{where}: {name} is {value!r}; allowed: {allowed}")
+
+    if params.data.source not in (SIMULATED, RECORDED):
+        refuse("data.source", params.data.source, f"{SIMULATED} or {RECORDED}")
+    if not 0 < params.data.hours <= 24:
+        refuse("data.hours", params.data.hours, "above 0, at most 24")
+    if not 0.01 <= params.data.dt_s <= 10:
+        refuse("data.dt_s", params.data.dt_s, "0.01 to 10")
+    if params.threads < 1:
+        refuse("threads", params.threads, "1 or more")
+    if params.labels.horizon_s <= 0:
+        refuse("labels.horizon_s", params.labels.horizon_s, "above 0")
+    if params.costs.latency_ms < 0:
+        refuse("costs.latency_ms", params.costs.latency_ms, "0 or more")
+    shares = asdict(params.split)
+    if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1.0) > 1e-9:
+        refuse("split", shares, "positive shares that add up to 1")
+    if params.costs.tariff != "recording":
+        tariff_named(params.costs.tariff)

@@ -1,0 +1,115 @@
+"""Workspaces: the same line on other data, without touching the project's own parameters or results.
+
+A workspace is a folder laid out like the project: its own ``params.yaml``, ``dvc.lock``, ``data/``, ``artifacts/`` and
+``runtime/``; the code folders and ``keys/`` are links to the project's. It shares the project's DVC cache, so that
+what one of them has computed the other one does not compute again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows import params as params_file
+from flows.line import environment
+from market.errors import ConfigError, RecordingError, ScalperError
+
+PROJECT = Path(__file__).resolve().parents[1]
+WORKSPACES = Path("runtime/workspaces")
+LINKED = ("market", "features", "models", "live", "flows")
+KEYS = "keys"
+
+
+def create(
+    folder: Path,
+    *,
+    source: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    project: Path = PROJECT,
+    share_cache: bool = True,
+    share_keys: bool = True,
+) -> Path:
+    """Make (or bring up to date) the workspace ``folder``; returns its absolute path.
+
+    ``source`` is a recording in any form that the importers know; without it the workspace uses the simulated market.
+    ``overrides`` are dotted keys of ``params.yaml``: ``{"labels.horizon_s": 30}``. What an earlier call computed in the
+    folder stays, and ``dvc repro`` finds out what of it is stale.
+    """
+    folder = folder.resolve()
+    if folder == project:
+        raise ConfigError(f"{folder} is the project itself, not a place for a workspace")
+    values = dict(overrides or {})
+    if source is not None:
+        values = {"data.source": params_file.RECORDED, "data.path": str(_existing(source)), **values}
+    text = _with_overrides(project / params_file.PARAMS, values)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in LINKED:
+        _link(folder / name, project / name)
+    if share_keys:
+        (project / KEYS).mkdir(mode=0o700, exist_ok=True)
+        _link(folder / KEYS, project / KEYS)
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copyfile(project / name, folder / name)
+    (folder / params_file.PARAMS).write_text(text, encoding="utf-8")
+    _init_dvc(folder, project / ".dvc" / "cache" if share_cache else None, project)
+    return folder
+
+
+def name_for(source: Path) -> str:
+    """A workspace's name from the recording's: letters, digits and dashes."""
+    stem = source.resolve().name.split(".")[0] if source.is_file() else source.resolve().name
+    return "".join(c if c.isalnum() else "-" for c in stem).strip("-").lower() or "recording"
+
+
+def _existing(source: Path) -> Path:
+    absolute = source.expanduser().resolve()
+    if not absolute.exists():
+        raise RecordingError(f"no recording at {source} (looked at {absolute}): check the path")
+    return absolute
+
+
+def _with_overrides(path: Path, overrides: Mapping[str, Any]) -> str:
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        node = tree
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                raise ConfigError(f"params.yaml has no section {parent!r} (from the override {dotted}={value})")
+            node = node[parent]
+        if last not in node:
+            known = ", ".join(sorted(node))
+            raise ConfigError(f"params.yaml has no key {dotted!r}; known there: {known}")
+        node[last] = value
+    params_file.parse(tree, where="params.yaml with the overrides")
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        raise ConfigError(f"{link} exists and is not a link: choose another folder for the workspace")
+    link.symlink_to(target)
+
+
+def _init_dvc(folder: Path, cache: Path | None, project: Path) -> None:
+    if not (folder / ".dvc").is_dir():
+        made = subprocess.run(
+            [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet", "--force"],
+            cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if made.returncode != 0:
+            raise ScalperError(f"dvc init failed in {folder}: {made.stderr.strip() or made.stdout.strip()}")
+    config = (project / ".dvc" / "config").read_text(encoding="utf-8")
+    config = config.replace("[core]\n", "[core]\n    no_scm = true\n", 1)
+    if cache is not None:
+        config += f"[cache]\n    dir = {cache}\n"
+    (folder / ".dvc" / "config").write_text(config, encoding="utf-8")

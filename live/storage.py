@@ -1,0 +1,420 @@
+"""The runner's SQLite: intentions before the wire, and everything a person asks about afterwards.
+
+One thread owns the only writing connection. It takes whatever waits in a bounded queue, writes it in one
+transaction and commits with ``synchronous=FULL``, so one disk flush serves many records. ``intent`` returns only
+after that commit. When SQLite cannot be written, the same records go to a JSON-lines file (flushed to disk, so an
+intention stays an intention) and are merged back as soon as SQLite takes writes again. Readers open their own
+read-only connections and can never block the writer (WAL).
+
+Statements are upserts keyed by natural keys, so writing a record twice (a merge after a crash) changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from market.errors import ScalperError
+
+SCHEMA_VERSION = 1
+MAX_QUEUE = 50_000
+"""Records waiting for the writer; more means the disk is gone, and intentions are refused."""
+MAX_BATCH = 2_000
+RETRY_SECONDS = 2.0
+BUSY_TIMEOUT_MS = 1_000
+FINAL_STATUSES = ("FILLED", "CANCELLED", "REJECTED", "NOT_SENT", "SHADOW")
+"""Statuses of orders about which the broker has nothing more to say."""
+
+_SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE sessions(session_id TEXT PRIMARY KEY, session_key TEXT, mode TEXT, alias TEXT, model_version TEXT,
+    manifest_sha256 TEXT, watermark TEXT, started_wall_ns INTEGER, ended_wall_ns INTEGER, summary TEXT);
+CREATE TABLE signals(session_id TEXT, trace_id TEXT, now_ns INTEGER, ticker TEXT, side INTEGER, source TEXT,
+    p_down_e6 INTEGER, p_flat_e6 INTEGER, p_up_e6 INTEGER, expected_move_millibps INTEGER, decision TEXT, reason TEXT,
+    PRIMARY KEY(session_id, trace_id));
+CREATE TABLE orders(client_order_id TEXT PRIMARY KEY, session_id TEXT, trace_id TEXT, ticker TEXT, side INTEGER,
+    lots INTEGER, order_type TEXT, price_ticks INTEGER, tif TEXT, reduce_only INTEGER, reason TEXT,
+    status TEXT NOT NULL, exchange_order_id TEXT NOT NULL DEFAULT '', lots_executed INTEGER NOT NULL DEFAULT 0,
+    created_ns INTEGER, updated_ns INTEGER, note TEXT NOT NULL DEFAULT '');
+CREATE TABLE fills(client_order_id TEXT, trade_id TEXT, session_id TEXT, ticker TEXT, side INTEGER,
+    price_ticks INTEGER, lots INTEGER, fee_nano INTEGER, now_ns INTEGER, PRIMARY KEY(client_order_id, trade_id));
+CREATE TABLE positions(session_id TEXT, ticker TEXT, lots INTEGER, avg_price_nticks INTEGER, stop_ticks INTEGER,
+    realised_nano INTEGER, fees_nano INTEGER, unrealised_nano INTEGER, updated_ns INTEGER, PRIMARY KEY(session_id, ticker));
+CREATE TABLE holds(session_id TEXT, name TEXT, scope TEXT, raised_ns INTEGER, severity TEXT, reason TEXT,
+    lifted_ns INTEGER, PRIMARY KEY(session_id, name, scope, raised_ns));
+CREATE TABLE equity(session_id TEXT, now_ns INTEGER, gross_nano INTEGER, fees_nano INTEGER, net_nano INTEGER,
+    PRIMARY KEY(session_id, now_ns));
+CREATE INDEX signals_by_time ON signals(session_id, now_ns);
+CREATE INDEX orders_by_time ON orders(session_id, created_ns);
+CREATE INDEX fills_by_time ON fills(session_id, now_ns);
+CREATE INDEX orders_by_status ON orders(status);
+"""
+
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "meta": ("key", "value"),
+    "sessions": ("session_id", "session_key", "mode", "alias", "model_version", "manifest_sha256", "watermark",
+                 "started_wall_ns", "ended_wall_ns", "summary"),
+    "signals": ("session_id", "trace_id", "now_ns", "ticker", "side", "source", "p_down_e6", "p_flat_e6", "p_up_e6",
+                "expected_move_millibps", "decision", "reason"),
+    "orders": ("client_order_id", "session_id", "trace_id", "ticker", "side", "lots", "order_type", "price_ticks",
+               "tif", "reduce_only", "reason", "status", "exchange_order_id", "lots_executed", "created_ns",
+               "updated_ns", "note"),
+    "fills": ("client_order_id", "trade_id", "session_id", "ticker", "side", "price_ticks", "lots", "fee_nano",
+              "now_ns"),
+    "positions": ("session_id", "ticker", "lots", "avg_price_nticks", "stop_ticks", "realised_nano", "fees_nano",
+                  "unrealised_nano", "updated_ns"),
+    "holds": ("session_id", "name", "scope", "raised_ns", "severity", "reason", "lifted_ns"),
+    "equity": ("session_id", "now_ns", "gross_nano", "fees_nano", "net_nano"),
+}  # fmt: skip
+_KEYS: dict[str, tuple[str, ...]] = {
+    "meta": ("key",), "sessions": ("session_id",), "signals": ("session_id", "trace_id"),
+    "orders": ("client_order_id",), "fills": ("client_order_id", "trade_id"), "positions": ("session_id", "ticker"),
+    "holds": ("session_id", "name", "scope", "raised_ns"), "equity": ("session_id", "now_ns"),
+}  # fmt: skip
+
+
+class StorageError(ScalperError):
+    """Neither SQLite nor the fallback file takes a record, or the database is of another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row to insert, or (where the key exists) the columns to change. ``fields`` must hold the key."""
+
+    table: str
+    fields: Mapping[str, Any]
+    must_be_new: bool = False
+    """Refuse the record (StorageError to its writer) if its key exists: an order is written before it is sent, once."""
+
+
+def _statement(record: Record) -> tuple[str, list[Any]]:
+    columns = list(record.fields)
+    unknown = set(columns) - set(_COLUMNS[record.table])
+    if unknown:
+        raise ValueError(f"{record.table} has no column {', '.join(sorted(unknown))}")
+    keys = _KEYS[record.table]
+    values = [record.fields[c] for c in columns]
+    if record.table == "orders" and "lots" not in record.fields:
+        # An update of an order that must exist: an intention is never invented from an update.
+        changed = [c for c in columns if c not in keys]
+        sets = ", ".join(f"{c}=?" for c in changed)
+        return (
+            f"UPDATE orders SET {sets} WHERE client_order_id=?",
+            [record.fields[c] for c in changed] + [record.fields["client_order_id"]],
+        )
+    changed = [] if record.must_be_new else [c for c in columns if c not in keys]
+    action = "UPDATE SET " + ", ".join(f"{c}=excluded.{c}" for c in changed) if changed else "NOTHING"
+    places = ", ".join("?" * len(columns))
+    return (
+        f"INSERT INTO {record.table}({', '.join(columns)}) VALUES({places}) ON CONFLICT({', '.join(keys)}) DO {action}",
+        values,
+    )
+
+
+@dataclass(slots=True)
+class _Work:
+    records: tuple[Record, ...]
+    done: Callable[[BaseException | None], None] | None = None
+
+
+class Storage:
+    """``open`` it once per process; every method may be called from the event loop's thread."""
+
+    def __init__(self, path: Path, fallback: Path) -> None:
+        self.path, self.fallback = path, fallback
+        self._queue: queue.Queue[_Work | None] = queue.Queue(MAX_QUEUE)
+        self._thread = threading.Thread(target=self._run, name="storage-writer", daemon=True)
+        self._ready = threading.Event()
+        self._open_error: BaseException | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._retry_at = 0.0
+        self.degraded = ""
+        """Why records go to the fallback file; empty when SQLite is fine."""
+        self.lost = 0
+        """Records that neither place took (never intentions: those are refused instead)."""
+
+    @classmethod
+    def open(cls, path: Path, fallback: Path, *, retention_days: int | None = None) -> Storage:
+        """Creates or opens the database, merges the fallback file, drops old rows. Raises StorageError."""
+        storage = cls(path, fallback)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fallback.parent.mkdir(parents=True, exist_ok=True)
+        storage._retention_days = retention_days
+        storage._thread.start()
+        storage._ready.wait()
+        if storage._open_error is not None:
+            raise storage._open_error
+        return storage
+
+    _retention_days: int | None = None
+
+    # ---- called by the runner ----
+
+    def put(self, *records: Record) -> None:
+        """Queues records and returns. A full queue counts them as lost (and ``degraded`` says so)."""
+        try:
+            self._queue.put_nowait(_Work(records))
+        except queue.Full:
+            self.lost += len(records)
+            self.degraded = f"the storage queue is full ({MAX_QUEUE} records)"
+
+    async def intent(self, order: Mapping[str, Any]) -> None:
+        """Writes a new order with status INTENT; returns after it is on the disk.
+
+        StorageError (nothing takes it, or an order with this id was written before): it must not be sent.
+        """
+        await self.commit(Record("orders", {**order, "status": "INTENT"}, must_be_new=True))
+
+    async def commit(self, *records: Record) -> None:
+        """Writes records and returns after they are on the disk. StorageError if neither place took them."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        try:
+            self._queue.put_nowait(_Work(records, lambda error: loop.call_soon_threadsafe(settle, error)))
+        except queue.Full:
+            raise StorageError(f"the storage queue is full ({MAX_QUEUE} records): the order is not sent") from None
+        await future
+
+    def close(self) -> None:
+        """Writes what is queued and closes. Safe to call twice."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    # ---- the writer thread ----
+
+    def _run(self) -> None:
+        try:
+            self._connection = _open_for_writing(self.path)
+            self._prune()
+            self._merge()
+        except sqlite3.Error as error:
+            self._open_error = StorageError(
+                f"cannot open the database {self.path}: {error}; check the disk and the rights, or set storage.path"
+            )
+        except StorageError as error:
+            self._open_error = error
+        finally:
+            self._ready.set()
+        if self._open_error is not None:
+            return
+        stop = False
+        while not stop:
+            batch, stop = self._take()
+            if batch:
+                self._write(batch)
+            elif self.degraded and time.monotonic() >= self._retry_at:
+                self._merge_back()
+        if self.degraded:
+            self._merge_back()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _take(self) -> tuple[list[_Work], bool]:
+        batch: list[_Work] = []
+        try:
+            work = self._queue.get(timeout=RETRY_SECONDS if self.degraded else 60.0)
+            while work is not None:
+                batch.append(work)
+                if len(batch) >= MAX_BATCH:
+                    return batch, False
+                work = self._queue.get_nowait()
+        except queue.Empty:
+            return batch, False
+        return batch, True
+
+    def _write(self, batch: list[_Work]) -> None:
+        records = [record for work in batch for record in work.records]
+        error: BaseException | None = None
+        refused: set[int] = set()
+        if self.degraded and time.monotonic() < self._retry_at:
+            error = self._append_fallback(records)
+        else:
+            try:
+                if self.degraded:
+                    self._merge()
+                refused = self._commit(records)
+                self.degraded = ""
+            except sqlite3.Error as failure:
+                self.degraded = f"SQLite does not take writes: {failure}"
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+                error = self._append_fallback(records)
+        for work in batch:
+            if work.done is not None:
+                known = next((r for r in work.records if id(r) in refused), None)
+                work.done(error or (_already_there(known) if known else None))
+            elif error is not None:
+                self.lost += len(work.records)
+
+    def _commit(self, records: Iterable[Record]) -> set[int]:
+        """One transaction. Returns ``id`` of the records that had to be new and were not."""
+        refused: set[int] = set()
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = _open_for_writing(self.path)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for record in records:
+                cursor = connection.execute(*_statement(record))
+                if record.must_be_new and cursor.rowcount == 0:
+                    refused.add(id(record))
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return refused
+
+    def _append_fallback(self, records: Iterable[Record]) -> BaseException | None:
+        lines = "".join(
+            json.dumps({"table": r.table, "fields": dict(r.fields)}, separators=(",", ":")) + "\n" for r in records
+        )
+        try:
+            with open(self.fallback, "a", encoding="utf-8") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            return StorageError(f"neither {self.path} ({self.degraded}) nor {self.fallback} ({error}) can be written")
+        return None
+
+    def _merge_back(self) -> None:
+        try:
+            self._merge()
+            self.degraded = ""
+        except sqlite3.Error as error:
+            self.degraded = f"SQLite does not take writes: {error}"
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+
+    def _merge(self) -> None:
+        """Writes the fallback file's records in one transaction, then removes it.
+
+        The file's digest is written with them: after a crash between commit and removal the same file is only
+        removed, so that its old statuses cannot overwrite newer ones. Torn lines are kept beside it.
+        """
+        if not self.fallback.exists():
+            return
+        text = self.fallback.read_text(encoding="utf-8")
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if self._connection is None:
+            self._connection = _open_for_writing(self.path)
+        row = self._connection.execute("SELECT value FROM meta WHERE key='merged_fallback'").fetchone()
+        if row is None or row[0] != digest:
+            records, damaged = _parse_fallback(text)
+            self._commit([*records, Record("meta", {"key": "merged_fallback", "value": digest})])
+            if damaged:
+                with open(self.fallback.with_name(self.fallback.name + ".damaged"), "a", encoding="utf-8") as file:
+                    file.writelines(line + "\n" for line in damaged)
+        self.fallback.unlink()
+
+    def _prune(self) -> None:
+        if not self._retention_days or self._connection is None:
+            return
+        limit = time.time_ns() - self._retention_days * 86_400 * 1_000_000_000
+        old = "(SELECT session_id FROM sessions WHERE ended_wall_ns IS NOT NULL AND ended_wall_ns < ?)"
+        with self._connection as connection:
+            for table in ("signals", "fills", "positions", "holds", "equity"):
+                connection.execute(f"DELETE FROM {table} WHERE session_id IN {old}", (limit,))
+            finals = ",".join("?" * len(FINAL_STATUSES))
+            connection.execute(
+                f"DELETE FROM orders WHERE session_id IN {old} AND status IN ({finals})", (limit, *FINAL_STATUSES)
+            )
+
+
+def _already_there(record: Record) -> StorageError:
+    key = record.fields[_KEYS[record.table][0]]
+    return StorageError(f"{record.table[:-1]} {key} was written before; it is not sent again")
+
+
+def _parse_fallback(text: str) -> tuple[list[Record], list[str]]:
+    records, damaged = [], []
+    for line in text.splitlines():
+        try:
+            content = json.loads(line)
+            record = Record(content["table"], content["fields"])
+            _statement(record)
+        except (ValueError, KeyError, TypeError):
+            damaged.append(line)
+        else:
+            records.append(record)
+    return records, damaged
+
+
+def _open_for_writing(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a power cut must not lose an intention
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE type='table'").fetchone()[0]
+        if tables == 0:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";\n"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute("INSERT INTO meta VALUES('schema_version', ?)", (str(SCHEMA_VERSION),))
+            connection.execute("COMMIT")
+        _check_version(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        row = connection.execute("SELECT value FROM meta WHERE key='schema_version'").fetchone()
+    except sqlite3.OperationalError:
+        row = None
+    version = row[0] if row else "none"
+    if version != str(SCHEMA_VERSION):
+        raise StorageError(
+            f"{path} has schema version {version}, this runner writes {SCHEMA_VERSION}; move the file away or set storage.path"
+        )
+
+
+@contextmanager
+def reader(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection with rows by name. StorageError where there is no database."""
+    if not path.exists():
+        raise StorageError(f"no database {path}; it appears with the first run of `live-runner --model prod`")
+    # mode=ro, not immutable: the -wal file beside it must be honoured.
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_MS / 1000)
+    connection.row_factory = sqlite3.Row
+    try:
+        _check_version(connection, path)
+        yield connection
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot read {path}: {error}") from None
+    finally:
+        connection.close()
+
+
+def unresolved_orders(path: Path) -> list[dict[str, Any]]:
+    """Orders of earlier sessions that the broker may know more about: every status that is not final."""
+    finals = ",".join("?" * len(FINAL_STATUSES))
+    with reader(path) as connection:
+        rows = connection.execute(
+            f"SELECT * FROM orders WHERE status NOT IN ({finals}) ORDER BY created_ns, client_order_id", FINAL_STATUSES
+        ).fetchall()
+    return [dict(row) for row in rows]

@@ -1,0 +1,168 @@
+"""The RTS index future of the Moscow Exchange: 20-level book frames and trades as two Parquet files a day.
+
+``<TICKER>_<day>[_...].book20.parquet``: ``ts_ms`` (receive, UTC), ``bp1 bq1 ap1 aq1 ... aq20`` in ticks and
+contracts, absent level price -1. ``<same>.trades.parquet``: ``recv_ts_ms`` (UTC), ``exch_ts_ms_msk`` (Moscow
+wall clock written as if UTC, whole seconds), ``side`` (1 buyer, 2 seller aggressor), ``price`` (ticks),
+``vol``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from market.errors import RecordingError
+from market.importers.source import Imported, Importer
+from market.types import (
+    BOOK_CONSISTENT,
+    BUY,
+    DEPTH,
+    MILLISECOND_NS,
+    NANO,
+    SELL,
+    Books,
+    Instrument,
+    InstrumentDay,
+    Trades,
+)
+
+BOOK_SUFFIX = ".book20.parquet"
+TRADES_SUFFIX = ".trades.parquet"
+UTC_OFFSET_MS = 4 * 3600 * 1000
+"""Moscow kept UTC+4 all year from 2011-03-27 to 2014-10-26, where these files come from."""
+
+_NAMESPACE = uuid.UUID("0d5e7f0e-2f2e-5b57-8f0b-8b8a4f7b6c3a")
+_UID = uuid.uuid5(_NAMESPACE, "SPBFUT/RTS-12.13")
+
+RTS_12_13 = Instrument(
+    uid=str(_UID),
+    ticker="RTS-12.13",
+    class_code="SPBFUT",
+    figi=f"FUT{_UID.hex[:9].upper()}",
+    kind="future",
+    lot=1,
+    tick_nano=10 * NANO,
+    tick_value_nano=6_550_000_000,
+    name="RTS index future, December 2013",
+)
+INSTRUMENTS = {RTS_12_13.ticker: RTS_12_13}
+"""The value of a tick is not in the files, so each contract has to be known."""
+
+TICK_VALUE_NOTE = "one tick = 10 points = 0.2 USD at about 32.75 RUB on 2013-12-10 = 6.55 RUB (approximation)"
+
+
+def accepts(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.glob(f"*{BOOK_SUFFIX}")) and any(path.glob(f"*{TRADES_SUFFIX}"))
+    return path.name.endswith((BOOK_SUFFIX, TRADES_SUFFIX))
+
+
+def load(path: Path) -> Imported:
+    pairs = _pairs(path)
+    return Imported(
+        _days(pairs),
+        "moex-rts",
+        "REAL",
+        "trader",
+        {
+            "files": sorted(name.name for pair in pairs for name in pair),
+            "tick_value": TICK_VALUE_NOTE,
+            "book_exch_ns": "unknown in the source: equal to the receive time",
+            "trade_exch_ns": "whole seconds in the source",
+        },
+    )
+
+
+def _pairs(path: Path) -> list[tuple[Path, Path]]:
+    """Book and trades files that belong together, in the order of their names."""
+    if path.is_dir():
+        stems = {p.name.removesuffix(BOOK_SUFFIX) for p in path.glob(f"*{BOOK_SUFFIX}")}
+        stems |= {p.name.removesuffix(TRADES_SUFFIX) for p in path.glob(f"*{TRADES_SUFFIX}")}
+        folder = path
+    else:
+        stems, folder = {path.name.removesuffix(BOOK_SUFFIX).removesuffix(TRADES_SUFFIX)}, path.parent
+    pairs = [(folder / (stem + BOOK_SUFFIX), folder / (stem + TRADES_SUFFIX)) for stem in sorted(stems)]
+    for pair in pairs:
+        for file in pair:
+            if not file.is_file():
+                raise RecordingError(f"{file} is missing: book and trades of one day are needed together")
+    if not pairs:
+        raise RecordingError(f"{path} holds no *{BOOK_SUFFIX} with its *{TRADES_SUFFIX}")
+    return pairs
+
+
+def _days(pairs: list[tuple[Path, Path]]) -> Iterator[InstrumentDay]:
+    for book_file, trades_file in pairs:
+        ticker = book_file.name.partition("_")[0]
+        if ticker not in INSTRUMENTS:
+            raise RecordingError(
+                f"{book_file.name}: the tick value of {ticker!r} is not known; "
+                f"it is known of {', '.join(INSTRUMENTS)}"
+            )
+        books, trades = _books(book_file), _trades(trades_file)
+        yield InstrumentDay(INSTRUMENTS[ticker], _moscow_day(books, book_file), books, trades)
+
+
+def _moscow_day(books: Books, file: Path) -> str:
+    if not len(books):
+        raise RecordingError(f"{file} holds no book")
+    return datetime.fromtimestamp(int(books.recv_ns[0]) // NANO, ZoneInfo("Europe/Moscow")).date().isoformat()
+
+
+def _read(file: Path, names: list[str]) -> dict[str, NDArray[np.int64]]:
+    try:
+        table = pq.read_table(file, columns=names, partitioning=None)
+        if missing := set(names) - set(table.column_names):
+            raise RecordingError(f"{file} has no column {', '.join(sorted(missing))}")
+        return {name: table.column(name).cast(pa.int64()).to_numpy() for name in names}
+    except (OSError, pa.ArrowException) as error:
+        raise RecordingError(f"{file} cannot be read as Parquet: {error}") from error
+
+
+def _narrow(values: NDArray[np.int64], file: Path) -> NDArray[np.int32]:
+    limits = np.iinfo(np.int32)
+    if len(values) and (values.min() < limits.min or values.max() > limits.max):
+        raise RecordingError(f"{file} holds a price or size beyond 32 bits: it is not in ticks and contracts")
+    return values.astype(np.int32)
+
+
+def _books(file: Path) -> Books:
+    levels = [f"{side}{j}" for j in range(1, DEPTH + 1) for side in ("bp", "bq", "ap", "aq")]
+    columns = _read(file, ["ts_ms", *levels])
+    recv_ns = columns["ts_ms"] * MILLISECOND_NS
+    sides: list[NDArray[np.int32]] = []
+    for px_name, qty_name in (("bp", "bq"), ("ap", "aq")):
+        px = np.empty((len(recv_ns), DEPTH), np.int32)
+        qty = np.empty_like(px)
+        for j in range(DEPTH):
+            price = _narrow(columns[f"{px_name}{j + 1}"], file)
+            size = _narrow(columns[f"{qty_name}{j + 1}"], file)
+            px[:, j] = np.where((price == -1) & (size == 0), 0, price)
+            qty[:, j] = size
+        sides += [px, qty]
+    flags = np.full(len(recv_ns), BOOK_CONSISTENT, np.uint8)
+    bid_px, bid_qty, ask_px, ask_qty = sides
+    return Books(recv_ns.copy(), recv_ns, bid_px, bid_qty, ask_px, ask_qty, flags)
+
+
+def _trades(file: Path) -> Trades:
+    columns = _read(file, ["recv_ts_ms", "exch_ts_ms_msk", "side", "price", "vol"])
+    side = np.select([columns["side"] == 1, columns["side"] == 2], [BUY, SELL], 0).astype(np.int8)
+    return Trades(
+        (columns["exch_ts_ms_msk"] - UTC_OFFSET_MS) * MILLISECOND_NS,
+        columns["recv_ts_ms"] * MILLISECOND_NS,
+        _narrow(columns["price"], file),
+        _narrow(columns["vol"], file),
+        side,
+    )
+
+
+MOEX_RTS = Importer("moex-rts", f"a folder with *{BOOK_SUFFIX} and *{TRADES_SUFFIX}", accepts, load)

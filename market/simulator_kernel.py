@@ -1,0 +1,287 @@
+"""The jitted event loop of the simulated market: one instrument, one session, whole lots.
+
+A Cont-Stoikov-Talreja book driven by Hawkes market orders and Pareto-length metaorders, with liquidity that
+leans against the flow, a mean-reverting log-activity and an intraday U. One latent state ``s`` (a unit
+Ornstein-Uhlenbeck process) can be planted in the market orders (``gflow``) and the limit orders (``gbook``).
+
+The book lives on a grid of ``GRID`` price levels that is re-centred when the touch nears an edge. One helper
+serves both sides: ``away`` is the direction in which a side's prices get worse (-1 for bids, +1 for asks).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from market.types import BUY, DEPTH, SELL
+
+GRID = 8192
+EDGE = 300
+"""No best price comes nearer than this to the end of the grid."""
+RECENTRE_AT = 600
+SEED_LEVELS = 60
+"""Levels per side that hold orders when the session opens."""
+FAR_LEVELS = 25
+"""Levels behind the active ones that are kept from running empty."""
+MAX_LEVELS_PER_ORDER = 64
+"""Most price levels one market order may sweep."""
+FIRST_TRADES = 1 << 16
+MAX_TRADES = 1 << 25
+"""Most trades of one session; the kernel stops and says so (``n_trades`` = -1) rather than eat the memory."""
+
+
+@njit(cache=True)
+def _next_level(sizes: Any, p: int, away: int) -> int:
+    while sizes[p] <= 0 and EDGE < p < GRID - EDGE:
+        p += away
+    return p
+
+
+@njit(cache=True)
+def _lots(size: float) -> int:
+    return max(1, int(size + 0.5))
+
+
+@njit(cache=True)
+def _snapshot(sizes: Any, best: int, away: int, shift: int, px: Any, qty: Any) -> None:
+    """Write the best DEPTH non-empty levels; what is missing keeps price 0 and size 0."""
+    j = 0
+    p = best
+    while j < DEPTH and 0 < p < GRID - 1 and p + shift > 0:
+        if sizes[p] > 0:
+            px[j] = p + shift
+            qty[j] = sizes[p]
+            j += 1
+        p += away
+
+
+@njit(cache=True)
+def _sweep(
+    sizes: Any, best: int, away: int, lots: int, shift: int, trade_px: Any, trade_qty: Any, count: int
+) -> tuple[int, int]:
+    """A market order against one side: one print per level, 60 % stop after a level is gone."""
+    for _ in range(MAX_LEVELS_PER_ORDER):
+        fill = min(lots, sizes[best])
+        if fill <= 0:
+            break
+        trade_px[count] = best + shift
+        trade_qty[count] = fill
+        count += 1
+        sizes[best] -= fill
+        lots -= fill
+        if sizes[best] > 0:
+            break
+        best = _next_level(sizes, best, away)
+        if lots <= 0 or np.random.random() < 0.6:
+            break
+    return best, count
+
+
+@njit(cache=True)
+def _rest(sizes: Any, best: int, opposite: int, away: int, distance: int, pin: float, lots: int) -> int:
+    """A limit order ``distance`` ticks from the opposite best; it improves the quote with chance ``pin``."""
+    p = opposite + away * distance
+    if away * (p - best) < 0 and np.random.random() > pin:
+        p = best
+    sizes[p] += lots
+    return p if away * (p - best) < 0 else best
+
+
+@njit(cache=True)
+def _cancel(sizes: Any, best: int, away: int, levels: int, total: int, lots: int) -> int:
+    """Cancel at a level drawn in proportion to its size."""
+    r = np.random.random() * total
+    i = 0
+    while i < levels - 1 and r > sizes[best + away * i]:
+        r -= sizes[best + away * i]
+        i += 1
+    p = best + away * i
+    sizes[p] = max(sizes[p] - lots, 0)
+    return _next_level(sizes, best, away)
+
+
+@njit(cache=True)
+def _follow(sizes: Any, best: int, opposite: int, away: int, ticks: int, q0: float) -> int:
+    """After the opposite side lost ``ticks`` levels this side steps after it, never across it."""
+    p = best - away * ticks
+    p = min(p, opposite - 1) if away < 0 else max(p, opposite + 1)
+    if away * (p - best) < 0:
+        sizes[p] += _lots(q0 * (0.3 + 0.7 * np.random.random()))
+        return p
+    return best
+
+
+@njit(cache=True)
+def _seed_far(sizes: Any, best: int, away: int, first: int, q0: float) -> None:
+    for i in range(first, first + FAR_LEVELS):
+        if sizes[best + away * i] <= 0 and np.random.random() < 0.02:
+            sizes[best + away * i] = _lots(q0 * (0.3 + np.random.random()))
+
+
+@njit(cache=True)
+def _moved(sizes: Any, offset: int) -> Any:
+    out = np.zeros_like(sizes)
+    for p in range(GRID):
+        if 0 <= p + offset < GRID:
+            out[p] = sizes[p + offset]
+    return out
+
+
+@njit(cache=True)
+def _grown(values: Any) -> Any:
+    out = np.empty(2 * len(values), values.dtype)
+    out[: len(values)] = values
+    return out
+
+
+@njit(cache=True)
+def simulate(
+    n: int, dt_ns: int, seed: int, mid_ticks: int,
+    levels: int, k: float, alpha: float, mu: float, theta: float, pin: float, resil: float, pmeta: float,
+    gmeta: float, ha: float, hb: float, cimb: float, kappa: float, vv: float, vtau: float, ushape: float,
+    q0: float, tau: float, gflow: float, gbook: float,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Play ``n`` snapshots of ``dt_ns``; the parameters are those of ``simulator.Preset``, in its order.
+
+    Returns bid_px, bid_qty, ask_px, ask_qty int32 [n, DEPTH]; s float32 [n] (the ORACLE: never a feature);
+    and trade_ns int64, trade_px, trade_qty int32, trade_side int8 [m] with times from the session's start.
+    Row i is the book after every event up to (i + 1) * dt_ns.
+    """
+    np.random.seed(seed)
+    session_s = n * dt_ns * 1e-9
+    centre = GRID // 2
+    shift = mid_ticks - centre
+    bid = np.zeros(GRID, np.int64)
+    ask = np.zeros(GRID, np.int64)
+    b = centre - 2
+    a = centre + 2
+    for i in range(SEED_LEVELS):
+        bid[b - i] = _lots(q0 * (0.5 + np.random.random()))
+        ask[a + i] = _lots(q0 * (0.5 + np.random.random()))
+    placed = np.zeros(levels + 1)
+    for i in range(1, levels + 1):
+        placed[i] = placed[i - 1] + k * i ** (-alpha)
+
+    bid_px = np.zeros((n, DEPTH), np.int32)
+    bid_qty = np.zeros((n, DEPTH), np.int32)
+    ask_px = np.zeros((n, DEPTH), np.int32)
+    ask_qty = np.zeros((n, DEPTH), np.int32)
+    latent = np.zeros(n, np.float32)
+    trade_ns = np.empty(FIRST_TRADES, np.int64)
+    trade_px = np.empty(FIRST_TRADES, np.int32)
+    trade_qty = np.empty(FIRST_TRADES, np.int32)
+    trade_side = np.empty(FIRST_TRADES, np.int8)
+    trades = 0
+
+    t = 0.0
+    s = np.random.randn()
+    activity = 0.0
+    hawkes_buy = 0.0
+    hawkes_sell = 0.0
+    meta_buy = True
+    meta_left = 1
+    row = 0
+    while row < n:
+        # Rates of the six kinds of event.
+        x = 2 * t / session_s - 1
+        act = (1 + ushape * x * x) * np.exp(activity - 0.5 * vv * vv)
+        imbalance = (bid[b] - ask[a]) / (bid[b] + ask[a])
+        tilt = gflow * s + cimb * imbalance
+        buys = mu * act * np.exp(tilt) + hawkes_buy
+        sells = mu * act * np.exp(-tilt) + hawkes_sell
+        lean = kappa * min(max((hawkes_buy - hawkes_sell) / (mu * act), -3.0), 3.0)
+        bids = placed[levels] * act * np.exp(gbook * s - lean)
+        asks = placed[levels] * act * np.exp(-gbook * s + lean)
+        bid_total = 0
+        ask_total = 0
+        for i in range(levels):
+            bid_total += bid[b - i]
+            ask_total += ask[a + i]
+        bid_cancels = theta * act * bid_total / q0
+        ask_cancels = theta * act * ask_total / q0
+        rate = buys + sells + bids + asks + bid_cancels + ask_cancels
+
+        wait = -np.log(1.0 - np.random.random()) / rate
+        now_ns = np.int64((t + wait) * 1e9)
+        while row < n and (row + 1) * dt_ns < now_ns:
+            _snapshot(bid, b, -1, shift, bid_px[row], bid_qty[row])
+            _snapshot(ask, a, 1, shift, ask_px[row], ask_qty[row])
+            latent[row] = s
+            row += 1
+        if row >= n:
+            break
+        decay = np.exp(-wait / tau)
+        s = s * decay + np.sqrt(1 - decay * decay) * np.random.randn()
+        decay = np.exp(-wait / vtau)
+        activity = activity * decay + vv * np.sqrt(1 - decay * decay) * np.random.randn()
+        decay = np.exp(-hb * wait)
+        hawkes_buy *= decay
+        hawkes_sell *= decay
+        t += wait
+
+        b0 = b
+        a0 = a
+        u = np.random.random() * rate
+        if u < buys + sells:
+            buy = u < buys
+            if np.random.random() < pmeta:
+                buy = meta_buy
+                meta_left -= 1
+                if meta_left <= 0:
+                    meta_buy = np.random.random() < 1 / (1 + np.exp(-2 * tilt))
+                    meta_left = int(min((1.0 - np.random.random()) ** (-1 / gmeta), 2000.0))
+            lots = _lots(min(q0 * 0.35 * (1.0 - np.random.random()) ** (-0.45), 12 * q0))
+            if trades + MAX_LEVELS_PER_ORDER > len(trade_ns):
+                if 2 * len(trade_ns) > MAX_TRADES:
+                    trades = -1
+                    break
+                trade_ns = _grown(trade_ns)
+                trade_px = _grown(trade_px)
+                trade_qty = _grown(trade_qty)
+                trade_side = _grown(trade_side)
+            first = trades
+            if buy:
+                hawkes_buy += ha
+                a, trades = _sweep(ask, a, 1, lots, shift, trade_px, trade_qty, trades)
+            else:
+                hawkes_sell += ha
+                b, trades = _sweep(bid, b, -1, lots, shift, trade_px, trade_qty, trades)
+            for i in range(first, trades):
+                trade_ns[i] = now_ns
+                trade_side[i] = BUY if buy else SELL
+        elif u < buys + sells + bids + asks:
+            r = np.random.random() * placed[levels]
+            distance = 1
+            while placed[distance] < r:
+                distance += 1
+            lots = _lots(1 - q0 * 0.5 * np.log(1.0 - np.random.random()))
+            if u < buys + sells + bids:
+                b = _rest(bid, b, a, -1, distance, pin, lots)
+            else:
+                a = _rest(ask, a, b, 1, distance, pin, lots)
+        else:
+            lots = _lots(1 - q0 * 0.5 * np.log(1.0 - np.random.random()))
+            if u < buys + sells + bids + asks + bid_cancels:
+                b = _cancel(bid, b, -1, levels, bid_total, lots)
+            else:
+                a = _cancel(ask, a, 1, levels, ask_total, lots)
+        if a > a0 and np.random.random() < resil:
+            b = _follow(bid, b, a, -1, a - a0, q0)
+        if b < b0 and np.random.random() < resil:
+            a = _follow(ask, a, b, 1, b0 - b, q0)
+        _seed_far(bid, b, -1, levels, q0)
+        _seed_far(ask, a, 1, levels, q0)
+        if b < RECENTRE_AT or a > GRID - RECENTRE_AT:
+            offset = (a + b) // 2 - centre
+            bid = _moved(bid, offset)
+            ask = _moved(ask, offset)
+            a -= offset
+            b -= offset
+            shift += offset
+    kept = max(trades, 0)
+    return (
+        bid_px, bid_qty, ask_px, ask_qty, latent, trade_ns[:kept].copy(), trade_px[:kept].copy(),
+        trade_qty[:kept].copy(), trade_side[:kept].copy(), trades,
+    )  # fmt: skip

@@ -1,0 +1,195 @@
+"""A two-layer Transformer encoder over the last T usable rows, mean-pooled: pre-LN, relu, learnt positions.
+
+LayerNorm is spelled out as mean and rsqrt because that form survives quantisation to integers; nothing else here is
+unusual, and a forward pass in twenty lines of NumPy gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import evaluate, learner
+from models.learner import F32, I64, Mask, Progress, Series
+
+NAME = "transformer"
+LN_EPS = 1e-5
+BATCH_FORWARD = 1024
+
+
+def train(
+    dataset: Any, out_dir: Path, *, seed: int, threads: int, progress: Progress = print,
+    window: int = 32, width: int = 32, layers: int = 2, heads: int = 4, ff: int = 64, epochs: int = 6,
+    windows_per_epoch: int = 20_000, batch: int = 256, learning_rate: float = 1.5e-3, weight_decay: float = 5e-2,
+    clip: float = 1.0, patience: int = 2, early_windows: int = 3_000, early_share: float = 0.15,
+    scaler: Any = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Fit on block ``fit``, stop on its last ``early_share``; writes ``weights.npz``, report and ``logits.npz``.
+
+    ``window`` is T. Neighbouring windows share all but one row, so each epoch draws ``windows_per_epoch`` of them.
+    """
+    import torch
+
+    if width % heads:
+        raise learner.TrainingError(f"transformer width {width} is not a multiple of {heads} heads")
+    series = learner.series_of(dataset, scaled=True, scaler=scaler)
+    rows = learner.fit_rows(series, early_share)
+    X, ends, y = _windows(series, rows.train, window)
+    _, ends_e, y_e = _windows(series, rows.early, window)
+    few = learner.thin(len(ends_e), early_windows)
+    if len(ends) < 50 or len(ends_e) == 0:
+        raise learner.TrainingError(
+            f"block 'fit' holds {len(ends)} whole windows of {window} rows to teach and {len(ends_e)} to stop: "
+            "record more hours or shorten transformer.window"
+        )
+    rng = np.random.default_rng(seed)
+    progress(f"transformer: {len(ends):,} windows of {window} rows, {min(len(ends), windows_per_epoch):,} an epoch")
+    with learner.fixed_threads(threads, torch=True):
+        p = _start(rng, X.shape[1], window, width, layers, ff)
+        decay = [v for k, v in p.items() if k.endswith(("_w", "_wq", "_wk", "_wv", "_wo"))]
+        plain = [v for k, v in p.items() if not k.endswith(("_w", "_wq", "_wk", "_wv", "_wo"))]
+        optimiser = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=learning_rate,
+        )
+        steps = epochs * -(-min(len(ends), windows_per_epoch) // batch)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.2)
+        Xt, yt = torch.from_numpy(X), torch.from_numpy(y)
+        reach = torch.arange(1 - window, 1)
+        best, best_loss, waited, history = _arrays(p), np.inf, 0, []
+        for epoch in range(epochs):
+            chosen = rng.permutation(len(ends))[:windows_per_epoch]
+            for first in range(0, len(chosen), batch):
+                at = torch.from_numpy(chosen[first : first + batch])
+                x = Xt[torch.from_numpy(ends[chosen[first : first + batch]])[:, None] + reach]
+                loss = torch.nn.functional.cross_entropy(logits(p, x, heads), yt[at])
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(decay + plain, clip)
+                optimiser.step()
+                schedule.step()
+            early_loss = evaluate.log_loss(_run(p, Xt, ends_e[few], window, heads), y_e[few])
+            history.append(early_loss)
+            progress(f"transformer: epoch {epoch + 1}/{epochs}, log-loss {early_loss:.4f} on the stopping rows")
+            waited = 0 if early_loss < best_loss else waited + 1
+            if early_loss < best_loss:
+                best, best_loss = _arrays(p), early_loss
+            if waited >= patience:
+                break
+        p = {k: torch.from_numpy(v) for k, v in best.items()}
+        logp = {s.ticker: forward(s, p, window, heads, only=s.judged) for s in series}
+        facts = {
+            "epochs": len(history), "history": history, "seed": seed, "threads": threads,
+            "hyper": {
+                "window": window, "width": width, "layers": layers, "heads": heads, "ff": ff, "batch": batch,
+                "windows_per_epoch": windows_per_epoch, "learning_rate": learning_rate,
+                "weight_decay": weight_decay, "clip": clip,
+            },
+        }  # fmt: skip
+        weights = {**best, "n_heads": np.array([heads]), "T": np.array([window])}
+        return learner.finish(
+            NAME, Path(out_dir), series, rows, logp, weights=weights, facts=facts, progress=progress
+        )
+
+
+def logits(p: dict[str, Any], x: Any, heads: int) -> Any:
+    """Class scores [B, 3] of scaled windows [B, T, F]; torch tensors in and out."""
+    import torch
+
+    def norm(v: Any, name: str) -> Any:
+        v = v - v.mean(-1, keepdim=True)
+        return v * torch.rsqrt((v * v).mean(-1, keepdim=True) + LN_EPS) * p[f"{name}_g"] + p[f"{name}_b"]
+
+    h = x @ p["in_w"] + p["in_b"] + p["pos"]
+    B, T, d = h.shape
+    layer = 0
+    while f"l{layer}_wq" in p:
+        n = f"l{layer}_"
+        u = norm(h, n + "ln1")
+        q, k, v = (
+            (u @ p[f"{n}w{c}"] + p[f"{n}b{c}"]).view(B, T, heads, d // heads).transpose(1, 2) for c in "qkv"
+        )
+        a = torch.softmax(q @ k.transpose(2, 3) * (d // heads) ** -0.5, dim=-1) @ v
+        h = h + a.transpose(1, 2).reshape(B, T, d) @ p[n + "wo"] + p[n + "bo"]
+        u = torch.relu(norm(h, n + "ln2") @ p[n + "ff1_w"] + p[n + "ff1_b"])
+        h = h + u @ p[n + "ff2_w"] + p[n + "ff2_b"]
+        layer += 1
+    return norm(h, "lnf").mean(1) @ p["head_w"] + p["head_b"]
+
+
+def forward(s: Series, p: dict[str, Any], window: int, heads: int, *, only: Mask | None = None) -> F32:
+    """Log-probabilities float32 [n, 3] on rows that end a whole window, NaN elsewhere; p holds torch tensors."""
+    import torch
+
+    out = np.full((len(s), 3), np.nan, np.float32)
+    X, ends, rows = _ends(s, s.usable if only is None else only, window)
+    if len(ends):
+        out[rows] = _run(p, torch.from_numpy(X), ends, window, heads)
+    return out
+
+
+def _run(p: dict[str, Any], X: Any, ends: I64, window: int, heads: int) -> F32:
+    import torch
+
+    reach = torch.arange(1 - window, 1)
+    parts = []
+    with torch.no_grad():
+        for first in range(0, len(ends), BATCH_FORWARD):
+            at = torch.from_numpy(ends[first : first + BATCH_FORWARD])
+            parts.append(logits(p, X[at[:, None] + reach], heads).numpy())
+    return learner.log_softmax(np.concatenate(parts))
+
+
+def _ends(s: Series, wanted: Mask, window: int) -> tuple[F32, I64, I64]:
+    """Usable rows packed, positions there that end a whole window on a wanted row, and their row numbers."""
+    rows, fresh = learner.usable_rows(s)
+    position = np.arange(len(rows))
+    since = position - np.maximum.accumulate(np.where(fresh, position, 0))
+    ends = np.flatnonzero((since >= window - 1) & wanted[rows])
+    return np.ascontiguousarray(s.X[rows]), ends, rows[ends]
+
+
+def _windows(series: Sequence[Series], wanted: Sequence[Mask], window: int) -> tuple[F32, I64, I64]:
+    """Packed rows of all instruments, where windows on wanted rows end, and the labels there."""
+    xs, ends, ys, offset = [], [], [], 0
+    for s, mask in zip(series, wanted, strict=True):
+        X, at, rows = _ends(s, mask, window)
+        xs.append(X)
+        ends.append(at + offset)
+        ys.append(s.y[rows])
+        offset += len(X)
+    return np.concatenate(xs), np.concatenate(ends), np.concatenate(ys)
+
+
+def _start(
+    rng: np.random.Generator, features: int, window: int, width: int, layers: int, ff: int
+) -> dict[str, Any]:
+    """Fresh parameters by name, in the order and shapes of ``weights.npz`` (matrices are in x out)."""
+    import torch
+
+    def matrix(a: int, b: int) -> NDArray[Any]:
+        return rng.standard_normal((a, b)) / np.sqrt(a)
+
+    p: dict[str, NDArray[Any]] = {
+        "in_w": matrix(features, width), "in_b": np.zeros(width),
+        "pos": 0.1 * rng.standard_normal((window, width)),
+    }  # fmt: skip
+    for layer in range(layers):
+        n = f"l{layer}_"
+        p[n + "ln1_g"], p[n + "ln1_b"] = np.ones(width), np.zeros(width)
+        for c in "qkvo":
+            p[f"{n}w{c}"], p[f"{n}b{c}"] = matrix(width, width), np.zeros(width)
+        p[n + "ln2_g"], p[n + "ln2_b"] = np.ones(width), np.zeros(width)
+        p[n + "ff1_w"], p[n + "ff1_b"] = matrix(width, ff) * np.sqrt(2.0), np.zeros(ff)
+        p[n + "ff2_w"], p[n + "ff2_b"] = matrix(ff, width), np.zeros(width)
+    p["lnf_g"], p["lnf_b"] = np.ones(width), np.zeros(width)
+    p["head_w"], p["head_b"] = 0.1 * matrix(width, 3), np.zeros(3)
+    return {k: torch.tensor(v.astype(np.float32), requires_grad=True) for k, v in p.items()}
+
+
+def _arrays(p: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    return {k: v.detach().numpy().copy() for k, v in p.items()}
