@@ -43,7 +43,11 @@ class FeatureTable:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".part")
         with temporary.open("wb") as stream:
-            np.savez(stream, schema=np.array(schema_hash()), **{f.name: getattr(self, f.name) for f in fields(self)})
+            np.savez(
+                stream,
+                schema=np.array(schema_hash()),
+                **{f.name: getattr(self, f.name) for f in fields(self)},
+            )
         temporary.replace(path)
 
     @classmethod

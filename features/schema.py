@@ -78,14 +78,28 @@ def _declare() -> tuple[FeatureSpec, ...]:
             for m in range(1, OFI_LEVELS + 1)
         ),
         *(
-            spec(f"aligned_flow_{w}s", "CKS on prices seen in both snapshots, weight exp(-d/5)", w, flow, _NEVER)
+            spec(
+                f"aligned_flow_{w}s",
+                "CKS on prices seen in both snapshots, weight exp(-d/5)",
+                w,
+                flow,
+                _NEVER,
+            )
             for w in FLOW_WINDOWS_S
         ),
         spec("imbalance_l1", "GB: (qb-qa)/(qb+qa)", 0, "-1..1", _NEVER),
-        spec("imbalance_d5", "GB over five levels, weight exp(-m/2)", 0, "-1..1", "fewer than 5 levels a side"),
+        spec(
+            "imbalance_d5", "GB over five levels, weight exp(-m/2)", 0, "-1..1", "fewer than 5 levels a side"
+        ),
         spec("weighted_mid_dev", "(a qb + b qa)/(qb+qa) - mid", 0, "ticks", _NEVER),
         spec("queue_race_up", "CdL: chance that the ask queue empties first, rho = -0.5", 0, "0..1", _NEVER),
-        spec("slope_bid", "NS: OLS of log(1+cumulative lots) on ticks from mid", 0, "1/tick", "under 10 bid levels"),
+        spec(
+            "slope_bid",
+            "NS: OLS of log(1+cumulative lots) on ticks from mid",
+            0,
+            "1/tick",
+            "under 10 bid levels",
+        ),
         spec("slope_ask", "NS, ask side", 0, "1/tick", "under 10 ask levels"),
         spec("slope_diff", "NS: slope_bid - slope_ask", 0, "1/tick", "under 10 levels on either side"),
         spec(
@@ -105,7 +119,13 @@ def _declare() -> tuple[FeatureSpec, ...]:
             for side in ("buy", "sell")
         ),
         *(
-            spec(f"vol_{w}s", "realised volatility of mid on a 1 s grid", w, "bps per sqrt(s)", "first 2 seconds")
+            spec(
+                f"vol_{w}s",
+                "realised volatility of mid on a 1 s grid",
+                w,
+                "bps per sqrt(s)",
+                "first 2 seconds",
+            )
             for w in VOL_WINDOWS_S
         ),
         spec("vol_ratio", "realised volatility, 10 s over 300 s", 10, "ratio", "first 2 seconds"),

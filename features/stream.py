@@ -65,5 +65,7 @@ class FeatureStream:
         fs = np.array(state["fstate"], np.float64)
         st = np.array(state["istate"], np.int64)
         if fs.shape != (F_SIZE,) or st.shape != (I_SIZE,):
-            raise ScalperError(f"feature state has shapes {fs.shape} and {st.shape}: it was damaged, start afresh")
+            raise ScalperError(
+                f"feature state has shapes {fs.shape} and {st.shape}: it was damaged, start afresh"
+            )
         self._fs, self._st = fs, st

@@ -90,6 +90,14 @@ class Params:
     def latency_s(self) -> float:
         return self.costs.latency_ms / 1000.0
 
+    @property
+    def latency_ns(self) -> int:
+        return self.costs.latency_ms * 1_000_000
+
+    @property
+    def horizon_ns(self) -> int:
+        return round(self.labels.horizon_s * 1e9)
+
     def tariff_name(self, recording_tariff: str) -> str:
         """The tariff in force for a recording that names ``recording_tariff``."""
         return recording_tariff if self.costs.tariff == "recording" else self.costs.tariff

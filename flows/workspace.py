@@ -24,6 +24,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 WORKSPACES = Path("runtime/workspaces")
 LINKED = ("market", "features", "models", "live", "flows")
 KEYS = "keys"
+SOURCE = "source"
+"""The link through which a workspace sees its recording: DVC hashes what lies behind it, and no path of this machine
+gets into the parameters."""
 
 
 def create(
@@ -46,10 +49,12 @@ def create(
         raise ConfigError(f"{folder} is the project itself, not a place for a workspace")
     values = dict(overrides or {})
     if source is not None:
-        values = {"data.source": params_file.RECORDED, "data.path": str(_existing(source)), **values}
+        source = _existing(source)
+        values = {"data.source": params_file.RECORDED, "data.path": SOURCE, **values}
     text = _with_overrides(project / params_file.PARAMS, values)
 
     folder.mkdir(parents=True, exist_ok=True)
+    _link_source(folder / SOURCE, source)
     for name in LINKED:
         _link(folder / name, project / name)
     if share_keys:
@@ -73,6 +78,23 @@ def _existing(source: Path) -> Path:
     if not absolute.exists():
         raise RecordingError(f"no recording at {source} (looked at {absolute}): check the path")
     return absolute
+
+
+def _link_source(link: Path, source: Path | None) -> None:
+    if link.is_symlink():
+        link.unlink()
+    elif link.is_dir():
+        shutil.rmtree(link)  # a folder of links, made below
+    if source is None:
+        return
+    if source.is_dir():
+        link.symlink_to(source)
+        return
+    # One file of several that belong together (books and trades): all that share its name up to two suffixes.
+    stem = source.name.rsplit(".", 2)[0]
+    link.mkdir()
+    for part in sorted(p for p in source.parent.iterdir() if p.is_file() and p.name.startswith(f"{stem}.")):
+        (link / part.name).symlink_to(part)
 
 
 def _with_overrides(path: Path, overrides: Mapping[str, Any]) -> str:

@@ -45,9 +45,9 @@ def key(
 class LatencyThresholds:
     """Per stage, milliseconds."""
 
-    features: float = key(20.0, "ms from a received book to its feature row", above=0)
+    features: float = key(5.0, "ms from a received book to its feature row", above=0)
     ml: float = key(50.0, "ms of inference", above=0)
-    risk: float = key(10.0, "ms of one engine decision", above=0)
+    risk: float = key(5.0, "ms of one engine decision", above=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +95,17 @@ class Risk:
     """Limits. Money in roubles, shares of the capital as fractions."""
 
     capital_base: float = key(1_000_000.0, "roubles that the limits are measured against", above=0)
-    max_risk_per_instrument: float = key(0.005, "share of the capital lost if one stop is hit", above=0, high=1)
+    max_risk_per_instrument: float = key(0.002, "share of the capital lost if one stop is hit", above=0, high=1)
     daily_loss_limit_pct: float = key(2.0, "per cent of the capital lost in a day that stops trading", above=0, high=100)
-    max_exposure_pct: float = key(50.0, "per cent of the capital in one instrument", above=0, high=1000)
+    max_exposure_pct: float = key(50.0, "per cent of the capital in all positions together", above=0, high=1000)
     max_daily_loss: float = key(20_000.0, "roubles lost in a day that stop trading", above=0)
-    max_gross_exposure: float = key(1_000_000.0, "roubles of all positions together", above=0)
-    max_position_lots: int = key(100, "lots per instrument", low=1, high=1_000_000)
+    max_gross_exposure: float = key(500_000.0, "roubles of all positions together", above=0)
+    max_position_lots: int = key(50, "lots per instrument", low=1, high=1_000_000)
     max_orders_per_minute: int = key(60, "over all instruments", low=1, high=300)
-    loss_cooldown_minutes: float = key(15.0, "pause after a run of losses", low=0, high=1440)
+    loss_cooldown_minutes: float = key(10.0, "pause after a run of losses", low=0, high=1440)
     max_consecutive_losses: int = key(5, "losing round trips in a row that start the pause", low=1, high=1000)
     vix_threshold: float = key(40.0, "volatility index above this is an emergency stop", above=0)
-    price_collar_bps: float = key(50.0, "no order further than this from the middle of the book", above=0, high=10_000)
+    price_collar_bps: int = key(50, "no order further than this from the middle of the book", low=1, high=10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,10 @@ class Execution:
     """How a plan becomes orders."""
 
     vwap_threshold_lots: int = key(5, "more lots than this are split", low=0, high=1_000_000)
-    vwap_market_share: float = key(0.8, "share of a split order sent at market", low=0, high=1)
+    vwap_market_share: float = key(0.8, "share of a split order sent at market", above=0, high=1)
     limit_improvement_ticks: int = key(1, "price improvement of the limit part", low=0, high=1000)
     order_timeout_ms: int = key(1500, "cancel a resting order after so long", low=50, high=600_000)
+    slippage_ticks: int = key(0, "expected slippage of a round trip that an edge must also clear", low=0, high=1000)
     exchange_stop: bool = key(False, "also place a stop order at the broker (not in paper mode)")
 
 
@@ -124,10 +125,10 @@ class Fallback:
     """The heuristic that stands in when inference fails."""
 
     enabled: bool = key(True, "false: no signal without the model")
-    imbalance_threshold: float = key(0.6, "absolute volume imbalance of the last window", low=0, high=1)
-    volatility_threshold: float = key(0.0005, "volatility of the last window, as a fraction of the price", low=0)
+    imbalance_threshold: float = key(0.35, "absolute volume imbalance of the last window", low=0, high=1)
+    volatility_threshold: float = key(0.0002, "volatility of the last window, as a fraction of the price", low=0)
     confidence: float = key(0.55, "probability given to its signals", low=0.5, high=1)
-    max_signals_per_hour: int = key(5, "quota; then FALLBACK_UNAVAILABLE", low=0, high=3600)
+    max_signals_per_hour: int = key(6, "quota; then FALLBACK_UNAVAILABLE", low=0, high=3600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ class Notifications:
     token: str = key("", "Telegram bot token, may be enc:...", secret=True)
     chat_id: str = key("", "Telegram chat")
     sound: bool = key(False, "tones on this machine: 1.5 kHz liquidity, 2.5 kHz high risk")
-    spread_alert_bps: float = key(30.0, "spread that counts as thin liquidity", above=0)
+    spread_alert_bps: float = key(20.0, "spread that counts as thin liquidity", above=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ class Data:
         [], "what to trade; empty = every instrument the model was made for", pattern=TICKER
     )
     depth: int = key(20, "levels per side: the exchange's sizes; features use 20", low=20, high=50)
-    ttl_seconds: float = key(3.0, "a book older than this is not traded on", above=0, high=600)
+    ttl_seconds: float = key(5.0, "a book older than this is not traded on", above=0, high=600)
     ring_length: int = key(1024, "books kept in memory per instrument", low=16, high=1_000_000)
     rotation_interval_seconds: float = key(0.0, "re-rank the instruments this often; 0 = never", low=0, high=86_400)
     keep_instruments: int = key(0, "how many stay after a rotation; 0 = all", low=0, high=300)

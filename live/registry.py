@@ -150,7 +150,7 @@ def _local(folder: Path, location: str) -> _Source:
                 raise RegistryError(f"{path} is not a plain file; a bundle holds plain files only")
         return [path.name for path in found]
 
-    return _Source(names, lambda name: open(folder / name, "rb"))  # noqa: SIM115 - _copy closes it
+    return _Source(names, lambda name: open(folder / name, "rb"))
 
 
 def _remote(uri: str, url_of: Callable[[str], str], listing: str | None) -> _Source:
@@ -341,7 +341,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _get(url: str, uri: str) -> Any:
     parts = urllib.parse.urlsplit(url)
-    request = urllib.request.Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())  # noqa: S310
+    request = urllib.request.Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
     if parts.username is not None:
         pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())

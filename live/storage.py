@@ -41,16 +41,20 @@ CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE sessions(session_id TEXT PRIMARY KEY, session_key TEXT, mode TEXT, alias TEXT, model_version TEXT,
     manifest_sha256 TEXT, watermark TEXT, started_wall_ns INTEGER, ended_wall_ns INTEGER, summary TEXT);
 CREATE TABLE signals(session_id TEXT, trace_id TEXT, now_ns INTEGER, ticker TEXT, side INTEGER, source TEXT,
-    p_down_e6 INTEGER, p_flat_e6 INTEGER, p_up_e6 INTEGER, expected_move_millibps INTEGER, decision TEXT, reason TEXT,
-    PRIMARY KEY(session_id, trace_id));
+    p_down_e6 INTEGER, p_flat_e6 INTEGER, p_up_e6 INTEGER, expected_move_millibps INTEGER, cost_millibps INTEGER,
+    edge_millibps INTEGER, confidence_e6 INTEGER, outcome TEXT, PRIMARY KEY(session_id, trace_id));
 CREATE TABLE orders(client_order_id TEXT PRIMARY KEY, session_id TEXT, trace_id TEXT, ticker TEXT, side INTEGER,
     lots INTEGER, order_type TEXT, price_ticks INTEGER, tif TEXT, reduce_only INTEGER, reason TEXT,
     status TEXT NOT NULL, exchange_order_id TEXT NOT NULL DEFAULT '', lots_executed INTEGER NOT NULL DEFAULT 0,
     created_ns INTEGER, updated_ns INTEGER, note TEXT NOT NULL DEFAULT '');
 CREATE TABLE fills(client_order_id TEXT, trade_id TEXT, session_id TEXT, ticker TEXT, side INTEGER,
-    price_ticks INTEGER, lots INTEGER, fee_nano INTEGER, now_ns INTEGER, PRIMARY KEY(client_order_id, trade_id));
-CREATE TABLE positions(session_id TEXT, ticker TEXT, lots INTEGER, avg_price_nticks INTEGER, stop_ticks INTEGER,
-    realised_nano INTEGER, fees_nano INTEGER, unrealised_nano INTEGER, updated_ns INTEGER, PRIMARY KEY(session_id, ticker));
+    price_ticks INTEGER, lots INTEGER, fee_nano INTEGER, realised_nano INTEGER, now_ns INTEGER,
+    PRIMARY KEY(client_order_id, trade_id));
+CREATE TABLE positions(session_id TEXT, ticker TEXT, lots INTEGER, cost_nano INTEGER, stop_ticks INTEGER,
+    realised_nano INTEGER, fees_nano INTEGER, updated_ns INTEGER, PRIMARY KEY(session_id, ticker));
+CREATE TABLE trips(session_id TEXT, trace_id TEXT, ticker TEXT, side INTEGER, lots INTEGER, entry_ns INTEGER,
+    exit_ns INTEGER, gross_nano INTEGER, fees_nano INTEGER, net_nano INTEGER, exit_reason TEXT,
+    PRIMARY KEY(session_id, ticker, entry_ns, exit_ns));
 CREATE TABLE holds(session_id TEXT, name TEXT, scope TEXT, raised_ns INTEGER, severity TEXT, reason TEXT,
     lifted_ns INTEGER, PRIMARY KEY(session_id, name, scope, raised_ns));
 CREATE TABLE equity(session_id TEXT, now_ns INTEGER, gross_nano INTEGER, fees_nano INTEGER, net_nano INTEGER,
@@ -66,20 +70,23 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "sessions": ("session_id", "session_key", "mode", "alias", "model_version", "manifest_sha256", "watermark",
                  "started_wall_ns", "ended_wall_ns", "summary"),
     "signals": ("session_id", "trace_id", "now_ns", "ticker", "side", "source", "p_down_e6", "p_flat_e6", "p_up_e6",
-                "expected_move_millibps", "decision", "reason"),
+                "expected_move_millibps", "cost_millibps", "edge_millibps", "confidence_e6", "outcome"),
     "orders": ("client_order_id", "session_id", "trace_id", "ticker", "side", "lots", "order_type", "price_ticks",
                "tif", "reduce_only", "reason", "status", "exchange_order_id", "lots_executed", "created_ns",
                "updated_ns", "note"),
     "fills": ("client_order_id", "trade_id", "session_id", "ticker", "side", "price_ticks", "lots", "fee_nano",
-              "now_ns"),
-    "positions": ("session_id", "ticker", "lots", "avg_price_nticks", "stop_ticks", "realised_nano", "fees_nano",
-                  "unrealised_nano", "updated_ns"),
+              "realised_nano", "now_ns"),
+    "positions": ("session_id", "ticker", "lots", "cost_nano", "stop_ticks", "realised_nano", "fees_nano",
+                  "updated_ns"),
+    "trips": ("session_id", "trace_id", "ticker", "side", "lots", "entry_ns", "exit_ns", "gross_nano", "fees_nano",
+              "net_nano", "exit_reason"),
     "holds": ("session_id", "name", "scope", "raised_ns", "severity", "reason", "lifted_ns"),
     "equity": ("session_id", "now_ns", "gross_nano", "fees_nano", "net_nano"),
 }  # fmt: skip
 _KEYS: dict[str, tuple[str, ...]] = {
     "meta": ("key",), "sessions": ("session_id",), "signals": ("session_id", "trace_id"),
     "orders": ("client_order_id",), "fills": ("client_order_id", "trade_id"), "positions": ("session_id", "ticker"),
+    "trips": ("session_id", "ticker", "entry_ns", "exit_ns"),
     "holds": ("session_id", "name", "scope", "raised_ns"), "equity": ("session_id", "now_ns"),
 }  # fmt: skip
 
@@ -169,15 +176,15 @@ class Storage:
             self.lost += len(records)
             self.degraded = f"the storage queue is full ({MAX_QUEUE} records)"
 
-    async def intent(self, order: Mapping[str, Any]) -> None:
-        """Writes a new order with status INTENT; returns after it is on the disk.
+    def intent(self, order: Mapping[str, Any]) -> asyncio.Future[None]:
+        """Queues a new order with status INTENT at once; the future is done when it is on the disk.
 
         StorageError (nothing takes it, or an order with this id was written before): it must not be sent.
         """
-        await self.commit(Record("orders", {**order, "status": "INTENT"}, must_be_new=True))
+        return self.commit(Record("orders", {**order, "status": "INTENT"}, must_be_new=True))
 
-    async def commit(self, *records: Record) -> None:
-        """Writes records and returns after they are on the disk. StorageError if neither place took them."""
+    def commit(self, *records: Record) -> asyncio.Future[None]:
+        """Queues records at once; the future is done when they are on the disk (StorageError: nothing took them)."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
@@ -193,7 +200,7 @@ class Storage:
             self._queue.put_nowait(_Work(records, lambda error: loop.call_soon_threadsafe(settle, error)))
         except queue.Full:
             raise StorageError(f"the storage queue is full ({MAX_QUEUE} records): the order is not sent") from None
-        await future
+        return future
 
     def close(self) -> None:
         """Writes what is queued and closes. Safe to call twice."""
@@ -333,7 +340,7 @@ class Storage:
         limit = time.time_ns() - self._retention_days * 86_400 * 1_000_000_000
         old = "(SELECT session_id FROM sessions WHERE ended_wall_ns IS NOT NULL AND ended_wall_ns < ?)"
         with self._connection as connection:
-            for table in ("signals", "fills", "positions", "holds", "equity"):
+            for table in ("signals", "fills", "positions", "trips", "holds", "equity"):
                 connection.execute(f"DELETE FROM {table} WHERE session_id IN {old}", (limit,))
             finals = ",".join("?" * len(FINAL_STATUSES))
             connection.execute(

@@ -16,7 +16,7 @@ from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,18 +239,39 @@ def _seed(seed: int, spec: SimSpec, day: str) -> int:
     return int.from_bytes(digest[:4], "little")
 
 
+class Played(NamedTuple):
+    """What the kernel returns; see ``simulator_kernel.simulate``. Times count from the opening."""
+
+    bid_px: NDArray[np.int32]
+    bid_qty: NDArray[np.int32]
+    ask_px: NDArray[np.int32]
+    ask_qty: NDArray[np.int32]
+    latent: NDArray[np.float32]
+    event_ofi: NDArray[np.float32]
+    trade_ns: NDArray[np.int64]
+    trade_px: NDArray[np.int32]
+    trade_qty: NDArray[np.int32]
+    trade_side: NDArray[np.int8]
+    trades: int
+
+
+def play(parameters: Preset, n: int, dt_ns: int, seed: int) -> Played:
+    """Run the kernel with a preset. For studies of the simulator itself; the product uses simulate_market."""
+    rates = (float(x) for x in astuple(parameters)[1:])
+    return Played(*simulate(n, dt_ns, seed, MID_TICKS, int(parameters.levels), *rates))
+
+
 def _session(spec: SimSpec, n: int, dt_ns: int, seed: int) -> tuple[Books, Trades, NDArray[np.float32]]:
     """One instrument; times count from the opening."""
-    parameters = spec.parameters()
-    bid_px, bid_qty, ask_px, ask_qty, latent, trade_ns, px, qty, side, count = simulate(
-        n, dt_ns, seed, MID_TICKS, int(parameters.levels), *(float(x) for x in astuple(parameters)[1:])
-    )
-    if count < 0:
+    played = play(spec.parameters(), n, dt_ns, seed)
+    if played.trades < 0:
         raise ConfigError(f"{spec.ticker}: too many simulated trades; lower its rates (mu, ha) or the hours")
     book_ns = np.arange(1, n + 1, dtype=np.int64) * dt_ns
-    book_recv, trade_recv = _receive_times(book_ns, trade_ns, seed)
-    books = Books(book_ns, book_recv, bid_px, bid_qty, ask_px, ask_qty, np.full(n, BOOK_CONSISTENT, np.uint8))
-    return books, Trades(trade_ns, trade_recv, px, qty, side), latent
+    book_recv, trade_recv = _receive_times(book_ns, played.trade_ns, seed)
+    flags = np.full(n, BOOK_CONSISTENT, np.uint8)
+    books = Books(book_ns, book_recv, played.bid_px, played.bid_qty, played.ask_px, played.ask_qty, flags)
+    trades = Trades(played.trade_ns, trade_recv, played.trade_px, played.trade_qty, played.trade_side)
+    return books, trades, played.latent
 
 
 def _receive_times(

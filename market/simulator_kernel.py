@@ -146,8 +146,9 @@ def simulate(
     """Play ``n`` snapshots of ``dt_ns``; the parameters are those of ``simulator.Preset``, in its order.
 
     Returns bid_px, bid_qty, ask_px, ask_qty int32 [n, DEPTH]; s float32 [n] (the ORACLE: never a feature);
-    and trade_ns int64, trade_px, trade_qty int32, trade_side int8 [m] with times from the session's start.
-    Row i is the book after every event up to (i + 1) * dt_ns.
+    the order-flow imbalance at the touch, summed over the events since the row before, lots, float32 [n];
+    trade_ns int64, trade_px, trade_qty int32, trade_side int8 [m] with times from the session's start; and m,
+    or -1 when MAX_TRADES did not suffice. Row i is the book after every event up to (i + 1) * dt_ns.
     """
     np.random.seed(seed)
     session_s = n * dt_ns * 1e-9
@@ -169,6 +170,8 @@ def simulate(
     ask_px = np.zeros((n, DEPTH), np.int32)
     ask_qty = np.zeros((n, DEPTH), np.int32)
     latent = np.zeros(n, np.float32)
+    flow = np.zeros(n, np.float32)
+    ofi = 0
     trade_ns = np.empty(FIRST_TRADES, np.int64)
     trade_px = np.empty(FIRST_TRADES, np.int32)
     trade_qty = np.empty(FIRST_TRADES, np.int32)
@@ -209,6 +212,8 @@ def simulate(
             _snapshot(bid, b, -1, shift, bid_px[row], bid_qty[row])
             _snapshot(ask, a, 1, shift, ask_px[row], ask_qty[row])
             latent[row] = s
+            flow[row] = ofi
+            ofi = 0
             row += 1
         if row >= n:
             break
@@ -223,6 +228,8 @@ def simulate(
 
         b0 = b
         a0 = a
+        bid_before = bid[b]
+        ask_before = ask[a]
         u = np.random.random() * rate
         if u < buys + sells:
             buy = u < buys
@@ -273,6 +280,8 @@ def simulate(
             a = _follow(ask, a, b, 1, b0 - b, q0)
         _seed_far(bid, b, -1, levels, q0)
         _seed_far(ask, a, 1, levels, q0)
+        ofi += (bid[b] if b >= b0 else 0) - (bid_before if b <= b0 else 0)
+        ofi -= (ask[a] if a <= a0 else 0) - (ask_before if a >= a0 else 0)
         if b < RECENTRE_AT or a > GRID - RECENTRE_AT:
             offset = (a + b) // 2 - centre
             bid = _moved(bid, offset)
@@ -282,6 +291,6 @@ def simulate(
             shift += offset
     kept = max(trades, 0)
     return (
-        bid_px, bid_qty, ask_px, ask_qty, latent, trade_ns[:kept].copy(), trade_px[:kept].copy(),
+        bid_px, bid_qty, ask_px, ask_qty, latent, flow, trade_ns[:kept].copy(), trade_px[:kept].copy(),
         trade_qty[:kept].copy(), trade_side[:kept].copy(), trades,
     )  # fmt: skip

@@ -76,7 +76,7 @@ class BookReport:
         out = [text + (f"; kept {noted}" if noted else "")]
         if self.gaps:
             out.append(
-                f"{title}: {self.gaps:,} gaps of more than {GAP_NS // SECOND_NS} s, "
+                f"{title}: gaps of more than {GAP_NS // SECOND_NS} s: {self.gaps:,}, "
                 f"the longest {self.longest_gap_ns / SECOND_NS:,.0f} s"
             )
         if self.trades:

@@ -52,8 +52,8 @@ ENSEMBLE, SCALER, GOLDEN = "ensemble.json", "scaler.npz", "golden.npz"
 
 MANIFEST_FIELDS = (
     "watermark", "feature_schema_hash", "features", "horizon_ns", "latency_ns", "tariff", "fee_ppm",
-    "instruments", "data_hash", "code_hash", "params", "seeds", "versions", "trained_from_ns", "trained_to_ns",
-    "live_from_ns", "valid_until_ns", "metrics", "quantisation",
+    "instruments", "data_hash", "code_hash", "params", "seeds", "versions", "trained_from_ns",
+    "trained_to_ns", "live_from_ns", "valid_until_ns", "metrics", "quantisation",
 )  # fmt: skip
 """What the caller of ``write_bundle`` supplies; ``format`` and ``files`` are added here."""
 

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Progress = Callable[[str], None]
 
+DAY_NS = 86_400_000_000_000
+CLOCK_DAYS = 5
 JUDGED = ("calibrate", "threshold", "score")
 """Blocks for which every learner leaves log-probabilities; ``live`` is not among them."""
 
@@ -39,7 +41,7 @@ class Series:
     """One instrument as a learner sees it, ``n`` book rows in time order.
 
     ``X`` float32 [n, F] raw features (NaN = masked); ``y`` int64 [n], -1 = void; ``usable``, ``reset`` bool [n];
-    ``block`` object-free: a bool mask by name; ``recv_ns``, ``exit_ns`` int64 [n] (``exit_ns``: end of the label).
+    ``blocks``: bool [n] by name; ``recv_ns``, ``exit_ns`` int64 [n] (``exit_ns``: where the label's future ends).
     """
 
     ticker: str
@@ -62,6 +64,51 @@ class Series:
     def judged(self) -> Mask:
         """Usable rows of the blocks that learners must score."""
         return self.usable & np.logical_or.reduce([self.blocks[b] for b in JUDGED])
+
+
+def series_of(dataset: Any, *, scaled: bool = False, scaler: Any = None) -> list[Series]:
+    """The instruments of a ``models.dataset.Dataset`` (or ``Series`` as they are), by name.
+
+    ``scaled``: X goes through ``scaler``; without one a scaler is fitted on the usable rows of block ``fit`` of all
+    instruments, as the pipeline does. Clock columns are muted (``muted_columns``).
+    """
+    if isinstance(dataset, list | tuple):
+        series = list(dataset)
+    else:
+        series = [_one(dataset, t) for t in dataset.tickers]
+    series.sort(key=lambda s: s.ticker)
+    if not series:
+        raise TrainingError("the data set holds no instrument: run the features and labels stages")
+    muted = list(muted_columns(series))
+    if scaled:
+        if scaler is None:
+            from models import scaling
+
+            scaler = scaling.fit(np.concatenate([s.X[s.usable & s.blocks["fit"]] for s in series]))
+        series = [replace(s, X=scaler.apply(s.X)) for s in series]
+    if muted:
+        series = [replace(s, X=_without(s.X, muted, 0.0 if scaled else np.nan)) for s in series]
+    return series
+
+
+def muted_columns(series: Sequence[Series]) -> tuple[int, ...]:
+    """Clock features, unless block ``fit`` holds ``CLOCK_DAYS`` days.
+
+    Over a few days the time of day names an episode, and what is learnt about it is false the next day. A muted
+    column is constant in training and has zero weight afterwards, so inference needs to know nothing of it.
+    """
+    from features import schema
+
+    if series[0].X.shape[1] != schema.F:
+        return ()
+    days = {int(d) for s in series for d in np.unique(s.recv_ns[s.blocks["fit"]] // DAY_NS)}
+    return () if len(days) >= CLOCK_DAYS else tuple(schema.SEASONAL)
+
+
+def _without(X: F32, columns: list[int], value: float) -> F32:
+    X = X.copy()
+    X[:, columns] = value
+    return X
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +206,8 @@ def finish(
         raise TrainingError("block 'calibrate' holds no labelled row that the learner scored: record more hours")
     scored, y = (np.concatenate([p[i] for p in parts.values()]) for i in (0, 1))
     report: dict[str, Any] = {
-        "name": name, "features": int(series[0].X.shape[1]), "tickers": [s.ticker for s in series],
+        "name": name, "features": int(series[0].X.shape[1]), "muted_features": list(muted_columns(series)),
+        "tickers": [s.ticker for s in series],
         "rows": {
             "train": len(taught), "early": int(sum(m.sum() for m in rows.early)), "calibrate": len(y),
         },

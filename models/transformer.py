@@ -49,7 +49,7 @@ def train(
     rng = np.random.default_rng(seed)
     progress(f"transformer: {len(ends):,} windows of {window} rows, {min(len(ends), windows_per_epoch):,} an epoch")
     with learner.fixed_threads(threads, torch=True):
-        p = _start(rng, X.shape[1], window, width, layers, ff)
+        p = _start(rng, X.shape[1], window, width, layers, ff, list(learner.muted_columns(series)))
         decay = [v for k, v in p.items() if k.endswith(("_w", "_wq", "_wk", "_wv", "_wo"))]
         plain = [v for k, v in p.items() if not k.endswith(("_w", "_wq", "_wk", "_wv", "_wo"))]
         optimiser = torch.optim.AdamW(
@@ -166,7 +166,7 @@ def _windows(series: Sequence[Series], wanted: Sequence[Mask], window: int) -> t
 
 
 def _start(
-    rng: np.random.Generator, features: int, window: int, width: int, layers: int, ff: int
+    rng: np.random.Generator, features: int, window: int, width: int, layers: int, ff: int, muted: list[int]
 ) -> dict[str, Any]:
     """Fresh parameters by name, in the order and shapes of ``weights.npz`` (matrices are in x out)."""
     import torch
@@ -178,6 +178,7 @@ def _start(
         "in_w": matrix(features, width), "in_b": np.zeros(width),
         "pos": 0.1 * rng.standard_normal((window, width)),
     }  # fmt: skip
+    p["in_w"][muted] = 0.0
     for layer in range(layers):
         n = f"l{layer}_"
         p[n + "ln1_g"], p[n + "ln1_b"] = np.ones(width), np.zeros(width)

@@ -24,6 +24,7 @@ MODELS = Path("artifacts/models")
 ENSEMBLE = Path("artifacts/ensemble")
 EXPORTED = Path("artifacts/exported")
 CALIBRATION = Path("artifacts/calibration")
+LOGP = CALIBRATION / "logp.npz"
 BACKTEST = Path("artifacts/backtest")
 DRIFT = Path("artifacts/drift")
 BUNDLE = Path("artifacts/bundle")

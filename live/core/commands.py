@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from live.core.holds import Hold
+from live.core.holds import Hold, Tag
 
 OrderType = Literal["market", "limit", "stop"]
 TimeInForce = Literal["day", "fak", "fok"]
 Role = Literal["ENTRY", "EXIT", "STOP"]
-Tag = Literal["ORDER", "RISK", "RESOURCE", "SESSION", "CONNECTIVITY", "MODEL"]
 
 TONE_LIQUIDITY_HZ = 1500
 TONE_RISK_HZ = 2500

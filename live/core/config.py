@@ -28,12 +28,16 @@ class _Section:
         known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
         for key in values:
             if key not in known:
-                raise ConfigError(f"{cls.__name__}: unknown key {key!r}; known keys: {', '.join(sorted(known))}")
+                raise ConfigError(
+                    f"{cls.__name__}: unknown key {key!r}; known keys: {', '.join(sorted(known))}"
+                )
         return cls(**values)
 
     def _require(self, holds: bool, name: str, allowed: str) -> None:
         if not holds:
-            raise ConfigError(f"{type(self).__name__}.{name} = {getattr(self, name)!r} is impossible; allowed: {allowed}")
+            raise ConfigError(
+                f"{type(self).__name__}.{name} = {getattr(self, name)!r} is impossible; allowed: {allowed}"
+            )
 
     def _whole(self, *, at_least: int, names: tuple[str, ...]) -> None:
         for name in names:
@@ -43,8 +47,9 @@ class _Section:
 
 @dataclass(frozen=True, slots=True)
 class RiskConfig(_Section):
-    """Limits. ``max_exposure_ppm`` (of capital) and ``max_gross_exposure_nano`` both bound the sum over all
-    instruments of |position| plus working entries; the smaller of the two loss limits stops the day."""
+    """Limits. ``max_exposure_ppm`` (of the capital) bounds the value held in one instrument,
+    ``max_gross_exposure_nano`` the sum over all of them, working entries included; the smaller of the two loss
+    limits ends the day."""
 
     capital_base_nano: int = 1_000_000 * NANO
     max_risk_per_instrument_ppm: int = 2_000
@@ -78,10 +83,13 @@ class RiskConfig(_Section):
             ),
         )  # fmt: skip
         self._whole(at_least=0, names=("loss_cooldown_ns", "reject_pause_ns"))
-        self._require(self.max_risk_per_instrument_ppm <= 1_000_000, "max_risk_per_instrument_ppm", "1..1000000")
+        self._require(
+            self.max_risk_per_instrument_ppm <= 1_000_000, "max_risk_per_instrument_ppm", "1..1000000"
+        )
         self._require(self.daily_loss_limit_ppm <= 1_000_000, "daily_loss_limit_ppm", "1..1000000")
         self._require(self.liquidity_share_pct <= 100, "liquidity_share_pct", "1..100")
         self._require(self.atr_min_bars <= 5, "atr_min_bars", "1..5")
+        self._require(self.max_orders_per_minute <= 10_000, "max_orders_per_minute", "1..10000")
 
     @property
     def day_loss_nano(self) -> int:
@@ -105,7 +113,7 @@ class ExecutionConfig(_Section):
     order_timeout_ns: int = 1_500 * MILLISECOND_NS
     exchange_stop: bool = False
     slippage_ticks: int = 0
-    """Expected slippage of a whole round trip, part of the cost that an edge must clear."""
+    """Expected slippage of each side, part of the cost that an edge must clear."""
     ack_timeout_ns: int = 5 * SECOND_NS
     """An order that the broker has not answered for so long is UNKNOWN."""
     query_interval_ns: int = 1 * SECOND_NS
@@ -123,10 +131,12 @@ class ExecutionConfig(_Section):
         )
         self._whole(
             at_least=0,
-            names=("vwap_threshold_lots", "limit_improvement_ticks", "slippage_ticks", "position_settle_ns"),
-        )
-        self._whole(at_least=1, names=("vwap_market_share_ppm",))
-        self._require(self.vwap_market_share_ppm <= 1_000_000, "vwap_market_share_ppm", "1..1000000")
+            names=(
+                "vwap_threshold_lots", "vwap_market_share_ppm", "limit_improvement_ticks", "slippage_ticks",
+                "position_settle_ns",
+            ),
+        )  # fmt: skip
+        self._require(self.vwap_market_share_ppm <= 1_000_000, "vwap_market_share_ppm", "0..1000000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +153,13 @@ class FallbackConfig(_Section):
     min_books: int = 20
 
     def __post_init__(self) -> None:
-        self._whole(at_least=0, names=("imbalance_threshold_e6", "volatility_threshold_millibps", "max_signals_per_hour"))
+        self._whole(
+            at_least=0,
+            names=("imbalance_threshold_e6", "volatility_threshold_millibps", "max_signals_per_hour"),
+        )
         self._whole(at_least=1, names=("window_ns", "min_books", "confidence_e6"))
         self._require(self.imbalance_threshold_e6 <= 1_000_000, "imbalance_threshold_e6", "0..1000000")
+        self._require(self.max_signals_per_hour <= 10_000, "max_signals_per_hour", "0..10000")
         self._require(self.confidence_e6 <= 1_000_000, "confidence_e6", "1..1000000")
 
 
@@ -173,8 +187,12 @@ class SessionConfig(_Section):
         self._require(self.pre_open_s <= self.start_s, "pre_open_s", "not before the day's midnight")
         self._require(self.end_s + self.post_close_s <= DAY_S, "post_close_s", "not after the day's midnight")
         self._require(bool(self.allowed_weekdays), "allowed_weekdays", "at least one of 0..6")
-        self._require(all(type(d) is int and 0 <= d <= 6 for d in self.allowed_weekdays), "allowed_weekdays", "0..6")
-        self._require(type(self.utc_offset_s) is int and abs(self.utc_offset_s) < DAY_S, "utc_offset_s", "-86399..86399")
+        self._require(
+            all(type(d) is int and 0 <= d <= 6 for d in self.allowed_weekdays), "allowed_weekdays", "0..6"
+        )
+        self._require(
+            type(self.utc_offset_s) is int and abs(self.utc_offset_s) < DAY_S, "utc_offset_s", "-86399..86399"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +219,14 @@ class LatencyConfig(_Section):
 
     def __post_init__(self) -> None:
         self._whole(at_least=1, names=("violation_limit",))
-        self._require(all(type(v) is int and v > 0 for v in self.thresholds_us.values()), "thresholds_us", "> 0")
+        self._require(
+            all(type(v) is int and v > 0 for v in self.thresholds_us.values()), "thresholds_us", "> 0"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class BookCheckConfig(_Section):
-    """When a book is believed. After a reconnect it must also be fresh and near the last price believed."""
+    """When a book is believed. ``max_age_ns``: older books are not traded on, nor do they end a quarantine."""
 
     max_age_ns: int = 5 * SECOND_NS
     max_move_bps: int = 300

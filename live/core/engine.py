@@ -1,1 +1,300 @@
-"""The engine: events in, commands out."""
+"""The engine: events in, commands out. No clock, no socket, no file, no thread, no chance.
+
+``Engine.on`` is deterministic: the same configuration and the same events give the same commands, which is what makes
+the backtest equal to trading and a recorded session replayable. Drivers hand events over one at a time, in the
+order of their ``now_ns``, and carry the commands out in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from live.core import events as ev
+from live.core.bars import MinuteBars
+from live.core.books import Market
+from live.core.commands import TONE_LIQUIDITY_HZ, Command
+from live.core.config import EngineConfig, ModelParams
+from live.core.desk import Desk
+from live.core.errors import BadSnapshot, ClockWentBack, ImpossibleEvent, UnknownTicker
+from live.core.gates import Gates
+from live.core.holds import KINDS, Hold, HoldSet
+from live.core.orders import Orders
+from live.core.outbox import HoldBoard, Outbox
+from live.core.plan import Touch
+from live.core.portfolio import Portfolio
+from live.core.positions import Position
+from live.core.reconcile import Reconciler
+from live.core.risk import RiskState
+from live.core.signals import spread_millibps
+from live.core.trader import Trader
+from market.types import Instrument
+
+SNAPSHOT_FORMAT = 1
+
+
+class Engine:
+    """Trades ``instruments`` with ``model`` under ``config``.
+
+    ``session_key`` is a UUID, fresh for each start of a process: client order ids derive from it and from a counter,
+    so two sessions can never give one id to two orders.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        instruments: Mapping[str, Instrument],
+        model: ModelParams,
+        session_key: str,
+    ) -> None:
+        self.config = config
+        self.instruments = dict(instruments)
+        self.session_key = session_key
+        self.events = 0
+        """Events taken so far; with the checkpoint it tells where in the journal to go on."""
+        self._out = Outbox()
+        self._board = HoldBoard(self._out)
+        self._risk = RiskState()
+        self._markets = {t: Market(config.books, config.fallback.window_ns) for t in self.instruments}
+        self._portfolio = Portfolio(
+            self.instruments, self._risk, self._board, self._out, day_loss_nano=config.risk.day_loss_nano,
+            max_consecutive_losses=config.risk.max_consecutive_losses, cooldown_ns=config.risk.loss_cooldown_ns,
+        )  # fmt: skip
+        self._gates = Gates(config, model, self._markets, self._risk, self._board, self._out)
+        self._desk = Desk(config.execution, config.risk, self._portfolio, self._board, self._out, session_key)
+        self._reconciler = Reconciler(config.execution, self._desk, self._portfolio, self._board, self._out)
+        self._trader = Trader(
+            config,
+            self.instruments,
+            self._markets,
+            self._gates,
+            self._desk,
+            self._portfolio,
+            self._board,
+            self._out,
+        )
+        self._swapped_while_down = False
+        self._restored = False
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            ev.Book: self._on_book,
+            ev.Trade: lambda event: None,  # features need trades; the core does not
+            ev.Scores: self._trader.on_scores,
+            ev.InferenceFailed: self._on_inference_failed,
+            ev.Timer: self._on_timer,
+            ev.OrderUpdate: self._on_order_update,
+            ev.KnownOrder: self._desk.adopt,
+            ev.Reconciled: self._reconciler.on_reconciled,
+            ev.TradingStatus: self._gates.on_trading_status,
+            ev.Connection: self._gates.on_connection,
+            ev.Quarantine: self._gates.on_quarantine,
+            ev.Override: self._gates.on_override,
+            ev.Resume: self._on_resume,
+            ev.ModelSwapped: self._gates.on_model_swapped,
+            ev.PipelineMode: self._on_pipeline_mode,
+            ev.PipelineReset: self._on_pipeline_reset,
+            ev.Drift: self._gates.on_drift,
+            ev.StageLatency: self._gates.on_latency,
+            ev.VolatilityIndex: self._gates.on_volatility_index,
+            ev.StopRequested: self._gates.on_stop,
+        }
+
+    # ---- the one way in
+
+    def on(self, event: ev.Event) -> list[Command]:
+        """Take one event and return what is to be done about it, in order.
+
+        Raises ``ClockWentBack``, ``UnknownTicker`` or ``ImpossibleEvent`` for input that a correct driver cannot produce.
+        """
+        handler = self._handlers.get(type(event))
+        if handler is None:
+            raise ImpossibleEvent(f"{type(event).__name__} is not an event of the engine")
+        if event.now_ns < self._out.now_ns:
+            raise ClockWentBack(
+                f"{type(event).__name__} is stamped {event.now_ns}, {self._out.now_ns - event.now_ns} ns before the event "
+                f"handed over last; the driver must stamp events in the order in which it hands them over"
+            )
+        ticker = getattr(event, "ticker", None)
+        if ticker is not None and ticker not in self._markets and not isinstance(event, ev.PipelineReset):
+            raise UnknownTicker(
+                f"{type(event).__name__} is about {ticker!r}; this engine trades {', '.join(self._markets)}"
+            )
+        self._out.begin(event.now_ns)
+        if self.events == 0 or self._restored:
+            self._start()
+        self.events += 1
+        self._gates.on_time()
+        handler(event)
+        if self._board.changed:
+            self._board.changed = False
+            self._trader.enforce_holds()
+            self._board.changed = False
+        return self._out.commands
+
+    def _start(self) -> None:
+        self._gates.start(swapped_while_down=self._swapped_while_down)
+        if self._restored:
+            self._restored = self._swapped_while_down = False
+            self._desk.ask_about_doubtful()
+
+    # ---- events that concern several parts
+
+    def _on_book(self, book: ev.Book) -> None:
+        self._gates.on_book_seen()
+        ticker, market = book.ticker, self._markets[book.ticker]
+        if self._gates.distrusted(ticker):
+            return
+        fault = market.check(book)
+        if fault is not None:
+            self._gates.book_refused(ticker, fault)
+            return
+        market.take(book)
+        self._gates.book_believed(ticker)
+        self._watch_spread(book)
+        if ticker in self._portfolio.holdings:
+            self._portfolio.mark(ticker, book.bid_px[0], book.ask_px[0])
+            self._trader.manage(ticker)
+
+    def _watch_spread(self, book: ev.Book) -> None:
+        limit = self.config.monitoring.spread_alert_millibps
+        if not limit:
+            return
+        spread = spread_millibps(Touch(book.bid_px[0], book.bid_qty[0], book.ask_px[0], book.ask_qty[0]))
+        if spread > limit and self._out.often(book.ticker, "wide spread"):
+            self._out.audit("RISK", "LIQUIDITY_LOW", ticker=book.ticker, spread_millibps=spread, limit=limit)
+            words = f"LIQUIDITY {book.ticker}: the spread is {spread} thousandths of a bp, the alert is at {limit}"
+            self._out.notify("LIQUIDITY", words, TONE_LIQUIDITY_HZ)
+
+    def _on_inference_failed(self, event: ev.InferenceFailed) -> None:
+        self._trader.on_inference_failed(event)
+        self._trader.manage(event.ticker)
+
+    def _on_timer(self, event: ev.Timer) -> None:
+        self._desk.on_time()
+        self._reconciler.on_time()
+        for ticker in list(self._portfolio.holdings):
+            self._trader.manage(ticker)
+
+    def _on_order_update(self, update: ev.OrderUpdate) -> None:
+        order = self._desk.on_update(update)
+        if order is not None:
+            self._trader.manage(order.ticker)
+
+    def _on_resume(self, event: ev.Resume) -> None:
+        for name, scope in self._gates.on_resume(event.names, event.reason):
+            if name == "POSITION_MISMATCH":
+                self._reconciler.adopt_foreign(scope)
+
+    def _on_pipeline_mode(self, event: ev.PipelineMode) -> None:
+        members = ",".join(event.members) or "all"
+        self._out.audit(
+            "RESOURCE",
+            "PIPELINE_MODE",
+            members=members,
+            min_interval_ns=event.min_interval_ns,
+            reason=event.reason,
+        )
+
+    def _on_pipeline_reset(self, event: ev.PipelineReset) -> None:
+        self._out.audit("MODEL", "PIPELINE_RESET", ticker=event.ticker, reason=event.reason)
+
+    # ---- questions
+
+    @property
+    def now_ns(self) -> int:
+        return self._out.now_ns
+
+    @property
+    def holds(self) -> HoldSet:
+        return self._board.holds
+
+    @property
+    def positions(self) -> Mapping[str, Position]:
+        return self._portfolio.positions
+
+    @property
+    def orders(self) -> Orders:
+        return self._desk.orders
+
+    @property
+    def risk(self) -> RiskState:
+        return self._risk
+
+    @property
+    def model(self) -> ModelParams:
+        return self._gates.model
+
+    @property
+    def signals(self) -> int:
+        """Signals seen: scores whose edge exceeded the threshold, and fallback signals."""
+        return self._trader.signals
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """How often each named reason refused a signal."""
+        return self._trader.refusals
+
+    # ---- checkpoint
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything a restart needs, JSON-able: risk, positions, orders, holds, bars."""
+        return {
+            "format": SNAPSHOT_FORMAT,
+            "now_ns": self.now_ns,
+            "events": self.events,
+            "session_key": self.session_key,
+            "placed": self._desk.placed,
+            "manifest_sha256": self.model.manifest_sha256,
+            "risk": self._risk.to_dict(),
+            "portfolio": self._portfolio.to_dict(),
+            "orders": self.orders.to_list(),
+            "holds": [hold.to_dict() for hold in self.holds],
+            "bars": {t: market.bars.to_dict() for t, market in self._markets.items()},
+            "last_fill_ns": dict(self._desk.last_fill_ns),
+            "foreign_lots": dict(self._reconciler.foreign_lots),
+            "cash_nano": self._reconciler.cash_nano,
+            "signals": self.signals,
+            "refusals": dict(self.refusals),
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go on from the snapshot of an earlier session; before the first event. Raises ``BadSnapshot``.
+
+        Working orders become UNKNOWN until the broker says, and nothing is sent before the first ``Reconciled``. Holds
+        that only time, a person or a new model may lift survive; the others are found out afresh.
+        """
+        self._check_restorable(snapshot)
+        self._out.now_ns = snapshot["now_ns"]
+        risk = RiskState.from_dict(snapshot["risk"])
+        self._risk.__dict__.update(risk.__dict__)
+        self._portfolio.restore(snapshot["portfolio"])
+        self._desk.orders = Orders.from_list([o for o in snapshot["orders"] if o["ticker"] in self._markets])
+        self._desk.doubt_all()
+        for fields in snapshot["holds"]:
+            hold = Hold.from_dict(fields)
+            if KINDS[hold.name].kept and (hold.scope == "*" or hold.scope in self._markets):
+                self._board.holds.put(hold)
+        for ticker, fields in snapshot["bars"].items():
+            if ticker in self._markets:
+                self._markets[ticker].bars = MinuteBars.from_dict(fields)
+        self._desk.last_fill_ns = dict(snapshot["last_fill_ns"])
+        self._reconciler.foreign_lots = dict(snapshot["foreign_lots"])
+        self._trader.signals = snapshot["signals"]
+        self._trader.refusals = dict(snapshot["refusals"])
+        self._swapped_while_down = snapshot["manifest_sha256"] != self.model.manifest_sha256
+        self._restored = True
+
+    def _check_restorable(self, snapshot: dict[str, Any]) -> None:
+        if self.events:
+            raise BadSnapshot("an engine is restored before its first event, not after")
+        if snapshot.get("format") != SNAPSHOT_FORMAT:
+            raise BadSnapshot(f"checkpoint format {snapshot.get('format')!r} is not {SNAPSHOT_FORMAT}")
+        if snapshot["session_key"] == self.session_key:
+            raise BadSnapshot(
+                "a new session needs a new session key: with the old one order ids would repeat"
+            )
+        for ticker, position in snapshot["portfolio"]["positions"].items():
+            if position["lots"] and ticker not in self._markets:
+                raise BadSnapshot(
+                    f"the checkpoint holds {position['lots']} lots of {ticker}, which this session does not trade: "
+                    f"add it to the instruments, or close the position and remove the checkpoint"
+                )

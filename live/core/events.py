@@ -111,6 +111,26 @@ class OpenOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownOrder:
+    """An order that the driver's database holds and the checkpoint does not (a crash between the two).
+
+    Sent after ``restore`` and before the order's ``OrderUpdate`` and ``Reconciled``; fields as in ``orders.Order``.
+    """
+
+    now_ns: int
+    client_order_id: str
+    trace_id: str
+    ticker: str
+    side: int
+    lots: int
+    order_type: Literal["market", "limit", "stop"]
+    price_ticks: int | None
+    role: Literal["ENTRY", "EXIT", "STOP"]
+    reason: str
+    placed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reconciled:
     """The broker's own view: positions (lots, signed), working orders, money.
 
@@ -242,7 +262,7 @@ class StopRequested:
 
 
 Event = (
-    Book | Trade | Scores | InferenceFailed | Timer | OrderUpdate | Reconciled | TradingStatus | Connection
+    Book | Trade | Scores | InferenceFailed | Timer | OrderUpdate | KnownOrder | Reconciled | TradingStatus | Connection
     | Quarantine | Override | Resume | ModelSwapped | PipelineMode | PipelineReset | Drift | StageLatency
     | VolatilityIndex | StopRequested
 )  # fmt: skip

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
+
+Tag = Literal["ORDER", "RISK", "RESOURCE", "SESSION", "CONNECTIVITY", "MODEL"]
+"""The tags of the audit log."""
 
 EVERYTHING = "*"
 """The scope of a hold over all instruments."""
@@ -59,7 +62,7 @@ class HoldKind:
     """
 
     severity: Severity
-    tag: str
+    tag: Tag
     raised_event: str
     lifted_event: str
     lifts_when: str

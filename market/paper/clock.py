@@ -8,27 +8,42 @@ from market.types import SECOND_NS
 
 
 class MarketClock:
-    """``now = start + (monotonic since the start) * speed``. Never runs backwards."""
+    """``now = start + (monotonic since the start) * speed``. Never runs backwards.
+
+    With ``speed`` 0 it moves only by ``advance_to``: a caller then steps through the recording, for tests.
+    """
 
     def __init__(self, start_ns: int, speed: float) -> None:
         self.start_ns = start_ns
         self.speed = speed
         self._started_at: int | None = None
+        self._reached_ns = start_ns
 
     @property
     def running(self) -> bool:
         return self._started_at is not None
+
+    @property
+    def stepped(self) -> bool:
+        return self.speed == 0
 
     def start(self) -> None:
         """Lets the time flow; further calls change nothing."""
         if self._started_at is None:
             self._started_at = time.monotonic_ns()
 
+    def advance_to(self, market_ns: int) -> None:
+        """Moves a stepped clock forward; a time that has passed changes nothing."""
+        self._reached_ns = max(self._reached_ns, market_ns)
+
     def now_ns(self) -> int:
-        if self._started_at is None:
-            return self.start_ns
+        if self._started_at is None or self.stepped:
+            return self._reached_ns
         return self.start_ns + int((time.monotonic_ns() - self._started_at) * self.speed)
 
-    def wall_s_until(self, market_ns: int) -> float:
-        """Wall seconds until the market time comes; 0 when it has come."""
-        return max(0, market_ns - self.now_ns()) / self.speed / SECOND_NS
+    def wall_s_until(self, market_ns: int) -> float | None:
+        """Wall seconds until the market time comes, 0 when it has come, None while the clock stands still."""
+        left_ns = max(0, market_ns - self.now_ns())
+        if left_ns and (self.stepped or not self.running):
+            return None
+        return left_ns / self.speed / SECOND_NS if left_ns else 0.0

@@ -32,7 +32,7 @@ class PaperMarket:
 
     @classmethod
     def read(cls, recording: Recording, tickers: Sequence[str] = ()) -> Self:
-        """Reads a recording, or only ``tickers`` of it. Raises RecordingError naming a ticker it does not hold."""
+        """Reads a recording, or only ``tickers`` of it. RecordingError names a ticker it does not hold."""
         info = recording.info
         chosen = [info.instrument(ticker).ticker for ticker in tickers or info.days]
         days = tuple(recording.read(ticker, day) for ticker in chosen for day in info.days[ticker])
@@ -43,9 +43,9 @@ class PaperMarket:
 class Tape:
     """All events in the order in which they are played, ``n`` events.
 
-    ``recv_ns`` int64 [n]; ``kind`` int8 [n] (TRADE, BOOK); ``instrument`` int32 [n] (index into ``tickers``);
-    ``row`` int64 [n] (row of that instrument's table). ``standing[i]`` is the row of the book that instrument i
-    had when the span began, -1 if none.
+    ``recv_ns`` int64 [n]; ``kind`` int8 [n] (TRADE, BOOK); ``instrument`` int32 [n] (index into
+    ``instruments``); ``row`` int64 [n] (row of that instrument's table). ``standing[i]`` is the row of the
+    book that instrument i had when the span began, -1 if none.
     """
 
     instruments: tuple[Instrument, ...]
@@ -120,5 +120,5 @@ def _join_trades(parts: Sequence[Trades]) -> Trades:
 
 
 def _span(books: Iterable[Books], trades: Iterable[Trades]) -> str:
-    times = [t.recv_ns for t in (*books, *trades) if len(t)]
+    times = [t.recv_ns for t in books if len(t)] + [t.recv_ns for t in trades if len(t)]
     return f"{min(t.min() for t in times)}..{max(t.max() for t in times)}" if times else "no event at all"

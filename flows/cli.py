@@ -1,0 +1,294 @@
+"""``scalper``: the platform's verbs. Heavy libraries are imported by the verb that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from market.errors import ConfigError, ScalperError
+
+REFUSED = 3
+"""Exit status of a promotion that the gate refused: nothing failed, and nothing moved."""
+
+EPILOG = """\
+a day with it:
+  scalper demo                              the whole line on a simulated market, then a trading runner
+  scalper repro                             bring data, models, backtest and bundle up to date
+  scalper publish                           register the bundle (once for each bundle hash)
+  scalper gate                              what the gate says about it, check by check
+  scalper promote --to prod --reason "..."  move the alias, if the gate lets it
+
+on your own data, apart from the project's own results:
+  scalper data info path/to/recording
+  scalper workspace mine --recording path/to/recording --set labels.horizon_s=30
+  scalper -C runtime/workspaces/mine repro
+
+exit status: 0 done, 2 an error that one line explains, 3 the gate refused.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scalper",
+        description="The offline platform: from order books to a signed model bundle that live-runner trades.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-C", dest="folder", type=Path, metavar="DIR", help="run in this folder (the project or a workspace)"
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
+    ) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = verb("demo", _demo, "run the whole line and let live-runner trade on the paper exchange",
+               "scalper demo --recording path/to/recording --speed 30")  # fmt: skip
+    sub.add_argument("--recording", type=Path, help="a recording instead of the simulated market (own workspace)")
+    sub.add_argument("--minutes", type=float, help="trade at most so many minutes of market time")
+    sub.add_argument("--speed", type=float, default=20.0, help="market seconds per second (default 20)")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                     help="a parameter of the recording's workspace, e.g. labels.horizon_s=30")  # fmt: skip
+
+    sub = verb("repro", _repro, "dvc repro in a process group of its own: run what is stale, nothing else",
+               "scalper repro train_gbdt")  # fmt: skip
+    sub.add_argument("stages", nargs="*", help="only these stages and what they need (default: all)")
+    sub.add_argument("--force", action="store_true", help="run them even when nothing changed")
+
+    verb("publish", _publish, "register artifacts/bundle in the MLflow registry, once for each manifest hash",
+         "scalper publish")  # fmt: skip
+
+    sub = verb("gate", _gate, "print the gate's verdict on the built bundle, check by check", "scalper gate --to canary")
+    sub.add_argument("--to", default="prod", help="the alias to be judged for (default prod)")
+
+    sub = verb("promote", _promote, "move an alias to the built bundle's version, if the gate lets it",
+               'scalper promote --to prod --reason "first model"')  # fmt: skip
+    sub.add_argument("--to", required=True, choices=("challenger", "shadow", "canary", "prod"))
+    sub.add_argument("--reason", default="", help="kept with the promotion")
+
+    sub = verb("keygen", _keygen, "make the key pair that signs bundles (never overwrites one)", "scalper keygen")
+    sub.add_argument("--dir", type=Path, default=Path("keys"))
+
+    sub = verb("simulate", _simulate, "write a simulated recording", "scalper simulate /data/sim --hours 1 --seed 3")
+    sub.add_argument("out", type=Path)
+    sub.add_argument("--hours", type=float, default=1.0)
+    sub.add_argument("--dt", type=float, default=0.25, metavar="SECONDS", help="between two books (default 0.25)")
+    sub.add_argument("--seed", type=int, default=7)
+    sub.add_argument("--day", default="2026-01-15")
+
+    sub = verb("ingest", _ingest, "turn a source of any known kind into a clean recording",
+               "scalper ingest ../downloads/rts /data/rts")  # fmt: skip
+    sub.add_argument("source", type=Path)
+    sub.add_argument("out", type=Path)
+    sub.add_argument("--kind", help="own, moex-rts (default: found out from the files)")
+
+    data = verb("data", _help_of("data"), "look at recordings", "scalper data info data/recording")
+    data_verbs = data.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for name, run, text in (
+        ("info", _data_info, "what a recording holds"),
+        ("validate", _data_validate, "count crossed, unsorted, backward and other unsound rows (exit 1 if any)"),
+    ):
+        sub = data_verbs.add_parser(name, help=text, description=text)
+        sub.add_argument("path", type=Path, nargs="?", default=Path("data/recording"))
+        sub.set_defaults(run=run)
+
+    features = verb("features", _help_of("features"), "the feature schema", "scalper features list")
+    sub = features.add_subparsers(title="verbs", metavar="VERB", required=True).add_parser(
+        "list", help="name, unit, window and source of every feature, and the schema hash"
+    )
+    sub.set_defaults(run=_features_list)
+
+    sub = verb("paper", _paper, "start the paper exchange on a recording; what follows is passed on to it",
+               "scalper paper --recording data/recording --speed 10")  # fmt: skip
+    sub.add_argument("rest", nargs=argparse.REMAINDER, help="see: python -m market.paper --help")
+
+    sub = verb("workspace", _workspace, "make a folder for the same line on other data or parameters",
+               "scalper workspace rts --recording path/to/rts --set costs.tariff=free")  # fmt: skip
+    sub.add_argument("name", help="a name under runtime/workspaces, or a path")
+    sub.add_argument("--recording", type=Path)
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                     help="a parameter to change, e.g. labels.horizon_s=30")  # fmt: skip
+
+    sub = verb("platform", _platform, "start the Prefect and MLflow servers here and serve the flows (Ctrl-C stops all)",
+               "scalper platform --prefect-port 4200 --mlflow-port 5000")  # fmt: skip
+    sub.add_argument("--prefect-port", type=int, default=4200)
+    sub.add_argument("--mlflow-port", type=int, default=5000)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status. An expected failure is one line on stderr."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(argv)
+    try:
+        if args.folder is not None:
+            if not args.folder.is_dir():
+                raise ConfigError(f"-C {args.folder}: there is no such folder")
+            os.chdir(args.folder)
+        return int(args.run(args))
+    except ScalperError as error:
+        print(f"scalper: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("scalper: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left (`| head`): not an error, but Python must not try to flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def overrides_of(texts: Sequence[str]) -> dict[str, object]:
+    """``["labels.horizon_s=30"]`` as ``{"labels.horizon_s": 30}``; values are read as YAML."""
+    import yaml
+
+    out: dict[str, object] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {text}: write KEY=VALUE, e.g. labels.horizon_s=30")
+        out[key] = yaml.safe_load(value)
+    return out
+
+
+def _help_of(name: str) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:  # argparse requires the inner verb, so this never runs
+        raise ConfigError(f"scalper {name} needs a verb: see scalper {name} --help")
+
+    return run
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from flows import demo
+
+    return demo.run(
+        recording=args.recording, minutes=args.minutes, speed=args.speed, overrides=overrides_of(args.overrides)
+    )
+
+
+def _repro(args: argparse.Namespace) -> int:
+    from flows import line
+
+    with line.interruptible():
+        line.repro(Path.cwd(), stages=args.stages, force=args.force)
+    return 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from flows import publishing
+
+    print(publishing.publish(Path.cwd()).line())
+    return 0
+
+
+def _gate(args: argparse.Namespace) -> int:
+    from flows import publishing
+
+    verdict = publishing.judge(Path.cwd(), args.to)
+    print(verdict.text())
+    return 0 if verdict.passed else REFUSED
+
+
+def _promote(args: argparse.Namespace) -> int:
+    from flows import publishing
+
+    promotion = publishing.promote(Path.cwd(), args.to, args.reason)
+    print(promotion.text())
+    return 0 if promotion.moved else REFUSED
+
+
+def _keygen(args: argparse.Namespace) -> int:
+    from models.bundle import generate_keys
+
+    private, public = generate_keys(args.dir)
+    print(f"{private} signs bundles and never leaves this machine; give {public} to the trading box")
+    return 0
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from market.simulator import simulate_recording
+
+    recording, _ = simulate_recording(args.out, hours=args.hours, dt_s=args.dt, seed=args.seed, day=args.day)
+    print(f"SIMULATED recording at {args.out}: {', '.join(i.ticker for i in recording.info.instruments)}")
+    return 0
+
+
+def _ingest(args: argparse.Namespace) -> int:
+    from market.importers import ingest
+
+    recording, _ = ingest(args.source, args.out, kind=args.kind, progress=print)
+    print(f"{recording.info.watermark} recording at {args.out}, data hash {recording.data_hash()[:12]}")
+    return 0
+
+
+def _data_info(args: argparse.Namespace) -> int:
+    from market.recording import Recording
+
+    recording = Recording.open(args.path)
+    info = recording.info
+    print(f"{args.path}: {info.watermark}, source {info.source}, tariff {info.tariff}, hash {recording.data_hash()[:12]}")
+    for instrument in info.instruments:
+        for day in info.days[instrument.ticker]:
+            market = recording.read(instrument.ticker, day)
+            hours = (int(market.books.recv_ns[-1]) - int(market.books.recv_ns[0])) / 3.6e12
+            print(
+                f"  {instrument.ticker} {day} ({instrument.kind}): {len(market.books):,} books, "
+                f"{len(market.trades):,} trades, {hours:.2f} h"
+            )
+    return 0
+
+
+def _data_validate(args: argparse.Namespace) -> int:
+    from market.importers import IMPORTERS, detect
+    from market.validate import clean_day
+
+    dropped = 0
+    for day in IMPORTERS[detect(args.path)].load(args.path).days:
+        _, report = clean_day(day)
+        dropped += report.books_dropped + report.trades_dropped
+        print("\n".join(report.lines()))
+    return 1 if dropped else 0
+
+
+def _features_list(args: argparse.Namespace) -> int:
+    from features import schema
+
+    for spec in schema.FEATURES:
+        window = f"{spec.window_s:g} s" if spec.window_s else "-"
+        print(f"{spec.name:<20} {window:>6}  {spec.unit:<34} {spec.source}; masked: {spec.mask}")
+    print(f"{schema.F} features, schema {schema.schema_hash()}")
+    return 0
+
+
+def _paper(args: argparse.Namespace) -> int:
+    os.execv(sys.executable, [sys.executable, "-m", "market.paper", *args.rest])
+
+
+def _workspace(args: argparse.Namespace) -> int:
+    from flows import workspace
+
+    named = Path(args.name)
+    folder = named if len(named.parts) > 1 or named.is_absolute() else workspace.WORKSPACES / named
+    made = workspace.create(folder, source=args.recording, overrides=overrides_of(args.overrides))
+    print(f"workspace {made}; next: scalper -C {made} repro")
+    return 0
+
+
+def _platform(args: argparse.Namespace) -> int:
+    from flows import platform
+
+    return platform.run(Path.cwd(), prefect_port=args.prefect_port, mlflow_port=args.mlflow_port)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,65 @@
+"""Stage ``calibrate``: temperature, basis points per score and thresholds, fitted on what the exported files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from features.batch import FeatureTable
+from flows import params as params_file
+from flows.stages.common import (
+    CALIBRATION,
+    ENSEMBLE,
+    FEATURES,
+    LABELS,
+    LOGP,
+    RECORDING,
+    Say,
+    read_json,
+    run,
+    whole,
+    write_metrics,
+)
+from flows.stages.exported import Logp, run_members
+from market.recording import Recording
+from models.calibrate import Costs, Market, calibrate
+from models.dataset import Dataset, load
+
+
+def main(say: Say) -> None:
+    params = params_file.load()
+    recording = Recording.open(RECORDING)
+    dataset = load(FEATURES, LABELS)
+    weights = read_json(ENSEMBLE / "ensemble_weights.json")["weights"]
+    logp = run_members(dataset)
+    say(f"ran the exported members over {sum(len(s) for s in dataset.series):,} rows' later half")
+    fee_bps = {
+        i.ticker: params.fee_ppm(i, recording.info.tariff) / 100.0 for i in recording.info.instruments
+    }
+    horizon_ns, latency_ns = params.horizon_ns, params.latency_ns
+    with whole(CALIBRATION) as folder:
+        settings = calibrate(
+            markets(dataset, logp, fee_bps), weights, Costs(horizon_ns, latency_ns, params.costs.slippage_ticks),
+            folder, seed=params.seed, threads=params.threads, progress=say, **params.calibrate,
+        )  # fmt: skip
+        save_logp(folder / LOGP.name, logp)
+        report = read_json(folder / "calibration.json")
+    write_metrics(
+        "calibrate",
+        {
+            "temperature": settings["temperature"],
+            "threshold_bps": {t: i["threshold_bps"] for t, i in settings["instruments"].items()},
+            "verdicts": {t: row["verdict"] for t, row in report["instruments"].items()},
+        },
+    )
+
+
+def save_logp(path: Path, logp: Logp) -> None:
+    flat = {f"{ticker}/{name}": values for ticker, members in logp.items() for name, values in members.items()}
+    with path.open("wb") as file:
+        np.savez(file, **flat)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    run("calibrate", main)

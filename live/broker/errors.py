@@ -1,0 +1,98 @@
+"""What a failed call means for an order: refused, or nobody knows.
+
+The broker puts a five-digit code into the status details. Only a code of a known family is a refusal; everything
+else (time-outs, 7000x, a lost connection, an empty message from a gateway) leaves the outcome UNKNOWN, because the
+request may have been carried out before the answer was lost.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+import grpc.aio
+
+from market.errors import BrokerError
+
+DUPLICATE_KEY = "30057"
+CANCEL_FAILED = "30059"
+ORDER_NOT_FOUND = "50005"
+RATE_LIMITED = "80002"
+TOO_MANY_STREAMS = "80001"
+_CODE = re.compile(r"\b(\d{5})\b")
+
+
+class Verdict(Enum):
+    """REFUSED: certainly not done. DUPLICATE: it got there before, go and find it. UNKNOWN: ask later."""
+
+    REFUSED = "refused"
+    DUPLICATE = "duplicate"
+    NOT_FOUND = "not found"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed call. ``code`` is the broker's five digits or gRPC's status name."""
+
+    verdict: Verdict
+    code: str
+    text: str
+    retry_after_s: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}".strip()
+
+
+class CallFailed(BrokerError):
+    """A unary call failed; ``failure`` says how."""
+
+    def __init__(self, method: str, failure: Failure) -> None:
+        super().__init__(f"{method} failed: {failure}{_HINTS.get(failure.code, '')}")
+        self.failure = failure
+
+
+_HINTS = {
+    "40003": "; the token is missing, wrong or expired (broker.token)",
+    "40002": "; the token may only read, or the account is not its own",
+    "UNAVAILABLE": "; the broker cannot be reached (network, broker.target, certificates: broker.ca_path)",
+    "12001": "; this server does not know the method",
+}
+
+
+def classify(error: grpc.aio.AioRpcError) -> Failure:
+    """The meaning of a gRPC error."""
+    details = error.details() or ""
+    found = _CODE.search(details)
+    metadata = _metadata(error)
+    text = metadata.get("message", "") or details
+    if found is None:
+        return Failure(Verdict.UNKNOWN, error.code().name, text[:200])
+    code = found.group(1)
+    retry_after = _seconds(metadata.get("x-ratelimit-reset", "")) if code in (RATE_LIMITED, TOO_MANY_STREAMS) else 0.0
+    return Failure(_verdict(code), code, text[:200], retry_after)
+
+
+def _verdict(code: str) -> Verdict:
+    if code == DUPLICATE_KEY:
+        return Verdict.DUPLICATE
+    if code == ORDER_NOT_FOUND:
+        return Verdict.NOT_FOUND
+    # 1: not implemented, 3: bad or impossible request, 4: rights, 5: no such thing, 8: limits, 9: preconditions
+    return Verdict.REFUSED if code[0] in "134589" else Verdict.UNKNOWN
+
+
+def _metadata(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for source in (error.initial_metadata(), error.trailing_metadata()):
+        for key, value in source or ():
+            pairs[str(key)] = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return pairs
+
+
+def _seconds(text: str) -> float:
+    try:
+        return min(60.0, max(0.0, float(text)))
+    except ValueError:
+        return 0.0

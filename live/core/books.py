@@ -1,0 +1,118 @@
+"""What the core keeps of each instrument's market: is the book believable, the touch, bars, the last window."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from math import isqrt
+
+from live.core.bars import MinuteBars
+from live.core.config import BookCheckConfig
+from live.core.events import Book
+
+MAX_WINDOW_BOOKS = 600
+IMBALANCE_LEVELS = 10
+MILLIBPS = 10_000_000
+"""Thousandths of a basis point in a whole."""
+
+
+def book_fault(book: Book) -> str | None:
+    """Why a book cannot be used whatever came before it, or None: the name of the first check that fails."""
+    if not book.consistent:
+        return "INCONSISTENT"
+    if not book.bid_px or not book.ask_px:
+        return "ONE_SIDED"
+    if len(book.bid_px) != len(book.bid_qty) or len(book.ask_px) != len(book.ask_qty):
+        return "RAGGED"
+    if min(book.bid_qty) <= 0 or min(book.ask_qty) <= 0 or min(book.bid_px) <= 0:
+        return "NOT_POSITIVE"
+    if book.bid_px[0] >= book.ask_px[0]:
+        return "CROSSED"
+    if sorted(set(book.ask_px)) != [*book.ask_px] or sorted(set(book.bid_px), reverse=True) != [*book.bid_px]:
+        return "UNSORTED"
+    return None
+
+
+class Market:
+    """The believed market of one instrument. ``mid2`` values are bid + ask in ticks (half-ticks)."""
+
+    def __init__(self, checks: BookCheckConfig, window_ns: int) -> None:
+        self._checks = checks
+        self._window_ns = window_ns
+        self.book: Book | None = None
+        """The last believed book; None until there is one, and while the instrument is quarantined."""
+        self.previous_mid2 = 0
+        self.mid2 = 0
+        self.bars = MinuteBars()
+        self.quarantined = True
+        self._doubted: deque[int] = deque(maxlen=checks.confirm_books)
+        self._exch_ns = 0
+        self._window: deque[tuple[int, int, int]] = deque(
+            maxlen=MAX_WINDOW_BOOKS
+        )  # now_ns, imbalance_e6, mid2
+
+    def distrust(self) -> None:
+        """Forget the book: after a reconnect or a bad one, the next must pass every check."""
+        self.refuse()
+        self._doubted.clear()
+
+    def refuse(self) -> None:
+        """A book was not believed: the one before is no longer the market either."""
+        self.quarantined = True
+        self.book = None
+        self._window.clear()
+
+    def check(self, book: Book) -> str | None:
+        """Why ``book`` is not believed, or None. In quarantine it must also be fresh and near the last price."""
+        fault = book_fault(book)
+        if fault is not None:
+            self._doubted.clear()
+            return fault
+        if book.exch_ns < self._exch_ns:
+            return "BACKWARD_TIME"
+        if self.quarantined and abs(book.now_ns - book.exch_ns) > self._checks.max_age_ns:
+            return "STALE"
+        return self._implausible(book.bid_px[0] + book.ask_px[0])
+
+    def _implausible(self, mid2: int) -> str | None:
+        if not self.mid2 or self._near(mid2, self.mid2):
+            return None
+        # A move too large for one book is believed once enough books in a row agree with each other.
+        if self._doubted and not self._near(mid2, self._doubted[-1]):
+            self._doubted.clear()
+        self._doubted.append(mid2)
+        return None if len(self._doubted) == self._checks.confirm_books else "IMPLAUSIBLE_MOVE"
+
+    def _near(self, a: int, b: int) -> bool:
+        return abs(a - b) * 10_000 <= self._checks.max_move_bps * b
+
+    def take(self, book: Book) -> None:
+        """Believe ``book``."""
+        self.quarantined = False
+        self.book = book
+        self._doubted.clear()
+        self._exch_ns = book.exch_ns
+        mid2 = book.bid_px[0] + book.ask_px[0]
+        self.previous_mid2, self.mid2 = self.mid2 or mid2, mid2
+        self.bars.on_mid(book.now_ns, mid2)
+        bids, asks = sum(book.bid_qty[:IMBALANCE_LEVELS]), sum(book.ask_qty[:IMBALANCE_LEVELS])
+        self._window.append((book.now_ns, (bids - asks) * 1_000_000 // (bids + asks), mid2))
+
+    def window(self, now_ns: int) -> tuple[int, int, int]:
+        """(books, mean imbalance e6, volatility millibps) of the last window.
+
+        Imbalance is the mean of (bid - ask) / (bid + ask) sizes over ten levels, volatility the root of the sum of
+        squared relative mid moves: realised volatility over the window.
+        """
+        while self._window and self._window[0][0] < now_ns - self._window_ns:
+            self._window.popleft()
+        rows = list(self._window)
+        if len(rows) < 2:
+            return len(rows), 0, 0
+        imbalance = sum(row[1] for row in rows)
+        mean = imbalance // len(rows) if imbalance >= 0 else -(-imbalance // len(rows))
+        squares = sum(
+            ((after[2] - before[2]) * MILLIBPS // before[2]) ** 2
+            for before, after in itertools.pairwise(rows)
+        )
+        return len(rows), mean, isqrt(squares)

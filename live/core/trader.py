@@ -1,0 +1,375 @@
+"""Decisions: when to enter, with what plan; when and how to leave. Everything goes through the desk's gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from live.core import signals
+from live.core.books import Market
+from live.core.commands import TONE_RISK_HZ, RecordSignal, Refuse
+from live.core.config import EngineConfig
+from live.core.desk import Desk
+from live.core.events import InferenceFailed, Scores
+from live.core.gates import Gates
+from live.core.holds import Severity
+from live.core.outbox import HoldBoard, Outbox
+from live.core.plan import Exposure, OrderPlan, Touch, legs, loss_per_lot_nano, stop_distance_ticks, volume
+from live.core.portfolio import Holding, Portfolio
+from live.core.refusals import Reason, Throttle
+from live.core.signals import Signal
+from market.types import Instrument
+
+MAX_RETRY_DOUBLINGS = 5
+
+
+class Trader:
+    """One position an instrument: entered on a signal, left on horizon, reversal, stop or a FLATTEN hold."""
+
+    def __init__(
+        self, config: EngineConfig, instruments: Mapping[str, Instrument], markets: Mapping[str, Market],
+        gates: Gates, desk: Desk, portfolio: Portfolio, board: HoldBoard, out: Outbox,
+    ) -> None:  # fmt: skip
+        self.refusals: dict[str, int] = {}
+        self.signals = 0
+        self._told = Throttle()
+        self._config = config
+        self._instruments = instruments
+        self._markets = markets
+        self._gates = gates
+        self._desk = desk
+        self._portfolio = portfolio
+        self._risk = portfolio.risk
+        self._board = board
+        self._out = out
+
+    # ---- scores
+
+    def on_scores(self, scores: Scores) -> None:
+        """A score moves a position towards its end, or opens one when it is a signal."""
+        ticker = scores.ticker
+        threshold = self._gates.model.threshold_millibps.get(ticker)
+        touch = self._touch(ticker)
+        cost = (
+            signals.cost_millibps(touch, self._fee_ppm(ticker), self._config.execution.slippage_ticks)
+            if touch
+            else 0
+        )
+        holding = self._portfolio.holdings.get(ticker)
+        if self._portfolio.lots(ticker) and holding is not None:
+            holding.score_ns = scores.now_ns
+            if touch is not None and not holding.exit_reason:
+                against = -holding.direction * scores.expected_move_millibps
+                strong = threshold is not None and against - cost > threshold
+                aged = scores.now_ns - holding.opened_ns >= self._gates.model.horizon_ns
+                if strong:
+                    holding.exit_reason = "REVERSAL"
+                elif aged and -against < self._gates.model.exit_move_millibps:
+                    holding.exit_reason = "HORIZON"
+            self.manage(ticker)
+            return
+        if threshold is None:
+            self._refuse(
+                scores.trace_id, ticker, Reason.NO_THRESHOLD, "the model never trades this instrument"
+            )
+        elif touch is None:
+            self._refuse(scores.trace_id, ticker, Reason.NO_BOOK, "no book is believed")
+        else:
+            signal = signals.find(
+                scores.trace_id,
+                ticker,
+                scores.p_e6,
+                scores.expected_move_millibps,
+                cost,
+                threshold,
+                scores.source,
+            )
+            if signal is not None:
+                self._enter(signal, touch)
+
+    def on_inference_failed(self, event: InferenceFailed) -> None:
+        """The fallback: one-sided and moving enough, the last window itself is a signal, within an hourly quota."""
+        ticker, fallback = event.ticker, self._config.fallback
+        if self._out.often(ticker, "inference failed"):
+            self._out.audit("MODEL", "INFERENCE_FAILED", ticker=ticker, error=event.error)
+        if not fallback.enabled or self._portfolio.lots(ticker) or self._desk.orders.working(ticker):
+            return
+        if self._gates.model.threshold_millibps.get(ticker) is None:
+            self._refuse(
+                event.trace_id, ticker, Reason.NO_THRESHOLD, "the model never trades this instrument"
+            )
+            return
+        books, imbalance_e6, volatility = self._markets[ticker].window(event.now_ns)
+        touch = self._touch(ticker)
+        if touch is None or books < fallback.min_books:
+            self._fallback_unavailable(ticker, f"only {books} books in the window")
+            return
+        if (
+            abs(imbalance_e6) < fallback.imbalance_threshold_e6
+            or volatility < fallback.volatility_threshold_millibps
+        ):
+            return
+        if self._risk.fallbacks.count(event.now_ns) >= fallback.max_signals_per_hour:
+            self._fallback_unavailable(
+                ticker, f"the quota of {fallback.max_signals_per_hour} an hour is used up"
+            )
+            return
+        self._risk.fallbacks.add(event.now_ns)
+        direction = 1 if imbalance_e6 > 0 else -1
+        confidence = fallback.confidence_e6
+        self._out.audit(
+            "MODEL", "FALLBACK_SIGNAL", ticker=ticker, trace_id=event.trace_id, direction=direction,
+            imbalance_e6=imbalance_e6, volatility_millibps=volatility, confidence_e6=confidence,
+        )  # fmt: skip
+        self._out.notify(
+            "FALLBACK_SIGNAL",
+            f"FALLBACK_SIGNAL {ticker}: imbalance {imbalance_e6}e-6, volatility {volatility}",
+        )
+        rest = 1_000_000 - confidence
+        p_e6 = (0, rest, confidence) if direction > 0 else (confidence, rest, 0)
+        cost = signals.cost_millibps(touch, self._fee_ppm(ticker), self._config.execution.slippage_ticks)
+        self._enter(
+            Signal(event.trace_id, ticker, direction, p_e6, 0, cost, 0, confidence, "fallback"), touch
+        )
+
+    def _fallback_unavailable(self, ticker: str, why: str) -> None:
+        self._count("FALLBACK_UNAVAILABLE")
+        if self._out.often(ticker, "FALLBACK_UNAVAILABLE"):
+            self._out.audit("MODEL", "FALLBACK_UNAVAILABLE", ticker=ticker, reason=why)
+            self._out.notify("FALLBACK_UNAVAILABLE", f"FALLBACK_UNAVAILABLE {ticker}: {why}")
+
+    # ---- entering
+
+    def _enter(self, signal: Signal, touch: Touch) -> None:
+        """Make the plan of a signal and send it, or refuse it by name."""
+        self.signals += 1
+        plan = self._plan(signal, touch)
+        if not isinstance(plan, OrderPlan):
+            reason, detail = plan
+            if self._refuse(signal.trace_id, signal.ticker, reason, detail):
+                self._record(signal, reason)
+            return
+        self._record(signal, "ENTRY")
+        self._out.audit(
+            "RISK", "ORDER_PLAN", ticker=plan.ticker, trace_id=plan.trace_id, direction=plan.direction, lots=plan.lots,
+            entry_ticks=plan.entry_ticks, stop_ticks=plan.stop_ticks, bound_by=plan.bound_by,
+        )  # fmt: skip
+        self._portfolio.holdings[plan.ticker] = Holding(plan.trace_id, plan.direction, plan.stop_ticks)
+        for leg in plan.legs:
+            self._desk.place(
+                trace_id=plan.trace_id, ticker=plan.ticker, side=plan.direction, lots=leg.lots, order_type=leg.order_type,
+                price_ticks=leg.price_ticks, tif=leg.tif, role="ENTRY", reason=f"SIGNAL {signal.source}",
+            )  # fmt: skip
+
+    def _plan(self, signal: Signal, touch: Touch) -> OrderPlan | tuple[str, str]:
+        """The plan that every limit allows, or (reason, detail) of the first that does not."""
+        ticker, risk, now_ns = signal.ticker, self._config.risk, self._out.now_ns
+        market = self._markets[ticker]
+        hold = self._board.holds.blocking(ticker, reduces=False)
+        if hold is not None:
+            return f"HOLD_{hold.name}", hold.reason
+        if market.book is None or now_ns - market.book.now_ns > self._config.books.max_age_ns:
+            return Reason.STALE_BOOK, "the last believed book is too old"
+        if self._desk.orders.working(ticker):
+            return Reason.ORDER_WORKING, "an order is still working"
+        sum_tr2, bars = market.bars.true_ranges(now_ns)
+        if bars < risk.atr_min_bars:
+            return Reason.ATR_WARMUP, f"{bars} of {risk.atr_min_bars} one-minute bars"
+        entry_ticks, touch_lots = touch.entry(signal.direction)
+        if self._outside_collar(entry_ticks, market):
+            return (
+                Reason.PRICE_COLLAR,
+                f"{entry_ticks} is over {risk.price_collar_bps} bps from the middle of the book",
+            )
+        distance = stop_distance_ticks(
+            sum_tr2, bars, touch.spread_ticks, self._gates.model.stop_multiplier_e3
+        )
+        stop_ticks = entry_ticks - signal.direction * distance
+        instrument = self._instruments[ticker]
+        lots, bound_by = volume(
+            risk,
+            self._exposure(ticker),
+            loss_per_lot=loss_per_lot_nano(instrument, entry_ticks, stop_ticks, self._fee_ppm(ticker)),
+            value_per_lot=instrument.notional_nano(entry_ticks, 1),
+            touch_lots=touch_lots,
+        )
+        if lots == 0:
+            return f"VOLUME_{bound_by}", "no room for one lot"
+        planned = legs(signal.direction, lots, touch, self._config.execution)
+        if self._risk.orders.count(now_ns) + len(planned) > risk.max_orders_per_minute:
+            return Reason.ORDER_RATE, f"{risk.max_orders_per_minute} orders a minute are used up"
+        return OrderPlan(
+            signal.trace_id, ticker, signal.direction, lots, entry_ticks, stop_ticks, bound_by, planned
+        )
+
+    def _outside_collar(self, entry_ticks: int, market: Market) -> bool:
+        """Further than the collar from the mid now, or from the mid one book ago (a jump is not a price)."""
+        collar = self._config.risk.price_collar_bps
+        mids = (market.mid2, market.previous_mid2)
+        return any(abs(2 * entry_ticks - mid2) * 10_000 > collar * mid2 for mid2 in mids)
+
+    def _exposure(self, ticker: str) -> Exposure:
+        """What is held and what working entries may add, at the touch (limit price where there is one)."""
+        prices = {t: m.mid2 // 2 for t, m in self._markets.items() if m.mid2}
+        gross = self._portfolio.gross_nano(prices)
+        ticker_lots, ticker_nano = abs(self._portfolio.lots(ticker)), 0
+        if ticker_lots:
+            ticker_nano = abs(self._instruments[ticker].notional_nano(prices.get(ticker, 0), ticker_lots))
+        for order in self._desk.orders.all_working():
+            if order.role == "ENTRY":
+                price = order.price_ticks or prices.get(order.ticker, 0)
+                value = abs(self._instruments[order.ticker].notional_nano(price, order.lots_open))
+                gross += value
+                if order.ticker == ticker:
+                    ticker_lots += order.lots_open
+                    ticker_nano += value
+        return Exposure(ticker_lots, ticker_nano, gross)
+
+    def _touch(self, ticker: str) -> Touch | None:
+        book = self._markets[ticker].book
+        if book is None:
+            return None
+        return Touch(book.bid_px[0], book.bid_qty[0], book.ask_px[0], book.ask_qty[0])
+
+    def _fee_ppm(self, ticker: str) -> int:
+        own = self._config.fee_ppm.get(ticker)
+        return self._gates.model.fee_ppm.get(ticker, 0) if own is None else own
+
+    # ---- leaving
+
+    def manage(self, ticker: str) -> None:
+        """Bring what we hold in line with the stop, the horizon and the holds. Called whenever something moved."""
+        holding = self._portfolio.holdings.get(ticker)
+        lots = self._portfolio.lots(ticker)
+        if holding is None:
+            return
+        if lots == 0:
+            self._tidy_flat(ticker, holding)
+            return
+        if not holding.exit_reason:
+            holding.exit_reason = self._exit_reason(ticker, holding)
+            if holding.exit_reason:
+                self._out.audit(
+                    "RISK",
+                    "EXIT_DECIDED",
+                    ticker=ticker,
+                    trace_id=holding.trace_id,
+                    reason=holding.exit_reason,
+                )
+            if holding.exit_reason == "STOP":
+                self._out.notify(
+                    "STOP", f"STOP {ticker}: the market is beyond {holding.stop_ticks} ticks", TONE_RISK_HZ
+                )
+        if holding.exit_reason:
+            self._leave(ticker, holding, lots)
+        elif self._config.execution.exchange_stop:
+            self._protect(ticker, holding, lots)
+
+    def _exit_reason(self, ticker: str, holding: Holding) -> str:
+        for hold in self._board.holds.over(ticker):
+            if hold.severity is Severity.FLATTEN:
+                return f"HOLD_{hold.name}"
+        lots = self._portfolio.lots(ticker)
+        if lots * holding.direction < 0:
+            return "UNPLANNED"
+        touch = self._touch(ticker)
+        if touch is not None and holding.stop_ticks is not None:
+            leaving_ticks = touch.bid_ticks if lots > 0 else touch.ask_ticks
+            if (leaving_ticks - holding.stop_ticks) * holding.direction <= 0:
+                return "STOP"
+        now_ns, horizon_ns = self._out.now_ns, self._gates.model.horizon_ns
+        age_ns = now_ns - holding.opened_ns
+        if age_ns >= horizon_ns * self._config.risk.max_holding_horizons:
+            return "MAX_AGE"
+        if age_ns >= horizon_ns and now_ns - holding.score_ns >= horizon_ns:
+            return "NO_SCORES"
+        return ""
+
+    def _leave(self, ticker: str, holding: Holding, lots: int) -> None:
+        """Close at market, once at a time: never while another order could close the same lots."""
+        if self._cancel_entries_and_stops(ticker, holding.exit_reason):
+            return
+        if self._out.now_ns < holding.exit_not_before_ns:
+            return
+        order = self._desk.place(
+            trace_id=holding.trace_id, ticker=ticker, side=-1 if lots > 0 else 1, lots=abs(lots), order_type="market",
+            price_ticks=None, tif="fak", role="EXIT", reason=holding.exit_reason,
+        )  # fmt: skip
+        if order is not None:
+            pause = self._config.execution.exit_retry_ns << min(holding.exit_attempts, MAX_RETRY_DOUBLINGS)
+            holding.exit_attempts += 1
+            holding.exit_not_before_ns = self._out.now_ns + pause
+
+    def _cancel_entries_and_stops(self, ticker: str, reason: str) -> bool:
+        """Withdraw what works against an exit; True while an exit or a stop could still close lots."""
+        closing = False
+        for order in self._desk.orders.working(ticker):
+            if order.role == "EXIT":
+                closing = True
+            else:
+                self._desk.cancel(order, reason)
+                closing = closing or order.role == "STOP"
+        return closing
+
+    def _tidy_flat(self, ticker: str, holding: Holding) -> None:
+        working = self._desk.orders.working(ticker)
+        for order in working:
+            if order.role == "STOP" or holding.exit_reason:
+                self._desk.cancel(order, "the position is closed")
+        if not working:
+            del self._portfolio.holdings[ticker]
+
+    def _protect(self, ticker: str, holding: Holding, lots: int) -> None:
+        """Keep exactly one stop order of the right size at the broker, once the entry is complete."""
+        working = self._desk.orders.working(ticker)
+        stops = [order for order in working if order.role == "STOP"]
+        if len(working) > len(stops) or holding.stop_ticks is None:
+            return
+        for order in stops:
+            if order.lots != abs(lots):
+                self._desk.cancel(order, "the position has another size")
+        if not stops and self._out.now_ns >= holding.exit_not_before_ns:
+            self._desk.place(
+                trace_id=holding.trace_id, ticker=ticker, side=-1 if lots > 0 else 1, lots=abs(lots), order_type="stop",
+                price_ticks=holding.stop_ticks, tif="day", role="STOP", reason="EXCHANGE_STOP",
+            )  # fmt: skip
+            holding.exit_not_before_ns = self._out.now_ns + self._config.execution.exit_retry_ns
+
+    def enforce_holds(self) -> None:
+        """After holds changed: withdraw entries where a hold says so, leave where one says FLATTEN."""
+        for order in self._desk.orders.all_working():
+            worst = self._board.holds.worst(order.ticker)
+            if order.role == "ENTRY" and worst is not None and worst.severity >= Severity.REDUCE_ONLY:
+                self._desk.cancel(order, f"HOLD_{worst.name}")
+        for ticker in list(self._portfolio.holdings):
+            self.manage(ticker)
+
+    # ---- telling
+
+    def _count(self, reason: str) -> int:
+        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+        return self.refusals[reason]
+
+    def _refuse(self, trace_id: str, ticker: str, reason: str, detail: str) -> bool:
+        """Count a refusal; tell it (True) at most once a minute for each instrument and reason."""
+        self._count(str(reason))
+        since = self._told.count(self._out.now_ns, ticker, str(reason))
+        if since:
+            self._out.add(Refuse(self._out.now_ns, trace_id, ticker, str(reason), detail, since))
+        return bool(since)
+
+    def _record(self, signal: Signal, outcome: str) -> None:
+        self._out.add(
+            RecordSignal(
+                self._out.now_ns,
+                signal.trace_id,
+                signal.ticker,
+                signal.direction,
+                signal.p_e6,
+                signal.expected_move_millibps,
+                signal.cost_millibps,
+                signal.edge_millibps,
+                signal.confidence_e6,
+                signal.source,
+                str(outcome),
+            )
+        )

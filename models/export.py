@@ -1,0 +1,232 @@
+"""Keras mirrors of the trained networks and their TFLite files. The only module that imports TensorFlow.
+
+Run as a process of its own (``python -m models.export``): TensorFlow costs seconds and 700 MB, prints to stdout, and
+a converter that crashes must not take a pipeline with it. ``models.quantise`` drives it.
+
+Modes: ``float32`` (the reference for parity, not shipped), ``fp16`` (half-size weights, computed in float32) and
+``int8`` (dynamic range: int8 weights, float in and out; on x86 smaller and faster than full-integer int8, which
+loses the LSTM's cell state). Each input has batch size 1, so that no Flex operation is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from market.errors import ScalperError
+
+MODES = ("float32", "fp16", "int8")
+NETWORKS = ("lstm", "svm", "transformer")
+CELL_CLAMP = 2.0
+LN_EPS = 1e-5
+P_FLOOR = 1e-7
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+class ExportError(ScalperError):
+    """Weights are missing or have other shapes than the layout that the mirrors know."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m models.export", description="weights.npz -> TFLite")
+    parser.add_argument("--models", type=Path, required=True, help="folder with <name>/weights.npz")
+    parser.add_argument("--out", type=Path, required=True, help="folder for <name>.<mode>.tflite")
+    parser.add_argument("want", nargs="+", metavar="NAME:MODE", help="for example lstm:int8")
+    arguments = parser.parse_args(argv)
+    try:
+        wanted = [_wanted(text) for text in arguments.want]
+        weights = {name: load_weights(arguments.models / name / "weights.npz") for name, _ in wanted}
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for name in weights:
+            export(name, weights[name], [m for n, m in wanted if n == name], arguments.out)
+    except ScalperError as e:
+        print(e, file=sys.stderr)
+        return e.exit_code
+    return 0
+
+
+def _wanted(text: str) -> tuple[str, str]:
+    name, _, mode = text.partition(":")
+    if name not in NETWORKS or mode not in MODES:
+        raise ExportError(f"{text!r} is not NAME:MODE with a name of {NETWORKS} and a mode of {MODES}")
+    return name, mode
+
+
+def load_weights(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except (OSError, ValueError) as e:
+        raise ExportError(f"cannot read the weights {path}: {e}; run the stage that trains this model") from e
+
+
+def export(name: str, weights: Weights, modes: list[str], out: Path) -> None:
+    """Write ``out/<name>.<mode>.tflite`` for each mode; equal weights give equal bytes."""
+    tf = _tensorflow()
+    try:
+        model = {"lstm": _lstm, "svm": _svm, "transformer": _transformer}[name](tf, weights)
+    except (KeyError, ValueError) as e:
+        raise ExportError(f"weights of {name} do not have the layout of this version: {e}") from e
+    with tempfile.TemporaryDirectory() as saved:
+        # One SavedModel serves all modes; the converter's own route from a Keras model would save it each time.
+        with _quiet():
+            model.export(saved, verbose=False)
+            contents = {mode: _convert(tf, saved, mode) for mode in modes}
+    for mode, content in contents.items():
+        part = out / f"{name}.{mode}.tflite.part"
+        part.write_bytes(content)
+        part.replace(out / f"{name}.{mode}.tflite")
+
+
+def _tensorflow() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+    tf.config.experimental.enable_op_determinism()
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    return tf
+
+
+def _convert(tf: Any, saved_model: str, mode: str) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if mode != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if mode == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    content: bytes = converter.convert()
+    return content
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The converter writes to file descriptors 1 and 2 from C++; errors still arrive as exceptions."""
+    saved = os.dup(1), os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for fd in (*saved, sink):
+            os.close(fd)
+
+
+# --- mirrors ------------------------------------------------------------------------------------------------------
+
+
+def _layer(tf: Any, name: str, forward: Any) -> Any:
+    """A Keras layer that calls ``forward(inputs)``; the weights are constants of the graph, so nothing is trained."""
+
+    class Mirror(tf.keras.layers.Layer):  # type: ignore[misc,name-defined]
+        def call(self, inputs: Any) -> Any:
+            return forward(inputs)
+
+    return Mirror(name=name)
+
+
+def _constants(tf: Any, weights: Weights) -> dict[str, Any]:
+    return {k: tf.constant(v.astype(np.float32)) for k, v in weights.items() if v.dtype.kind == "f"}
+
+
+def _svm(tf: Any, weights: Weights) -> Any:
+    """x (1, F) -> logits (1, 3) = log p, p_c = sigmoid(z_c) / sum, z = rff(x) @ w + b (Platt folded into w, b)."""
+    w = _constants(tf, weights)
+    features, width = weights["rff_w"].shape
+    amplitude = float(np.sqrt(2.0 / width))
+
+    def forward(x: Any) -> dict[str, Any]:
+        lifted = tf.cos(tf.matmul(x, w["rff_w"]) + w["rff_b"]) * amplitude
+        p = tf.maximum(tf.sigmoid(tf.matmul(lifted, w["w"]) + w["b"]), P_FLOOR)
+        return {"logits": tf.math.log(p / tf.reduce_sum(p, -1, keepdims=True))}
+
+    x = tf.keras.Input((features,), batch_size=1, name="x")
+    return tf.keras.Model({"x": x}, _layer(tf, "svm", forward)(x))
+
+
+def _lstm(tf: Any, weights: Weights) -> Any:
+    """(x (1, F), h (1, H), c (1, H)) -> (logits (1, 3), h, c): one step, cell clamped to +-2."""
+    w = _constants(tf, weights)
+    hidden = weights["head_w"].shape[0]
+    features = weights["w"].shape[0] - hidden
+    if weights["w"].shape[1] != 4 * hidden:
+        raise ValueError(f"w is {weights['w'].shape}, ({features + hidden}, {4 * hidden}) is needed")
+
+    def forward(inputs: Any) -> dict[str, Any]:
+        x, h, c = inputs
+        gates = tf.matmul(tf.concat([x, h], -1), w["w"]) + w["b"]
+        i, f, g, o = tf.split(gates, 4, -1)
+        c = tf.clip_by_value(tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g), -CELL_CLAMP, CELL_CLAMP)
+        h = tf.sigmoid(o) * tf.tanh(c)
+        return {"logits": tf.matmul(h, w["head_w"]) + w["head_b"], "h": h, "c": c}
+
+    x = tf.keras.Input((features,), batch_size=1, name="x")
+    h = tf.keras.Input((hidden,), batch_size=1, name="h")
+    c = tf.keras.Input((hidden,), batch_size=1, name="c")
+    return tf.keras.Model({"x": x, "h": h, "c": c}, _layer(tf, "lstm", forward)([x, h, c]))
+
+
+def _transformer(tf: Any, weights: Weights) -> Any:
+    """x (1, T, F) -> logits (1, 3): pre-LN encoder, ReLU, mean pool.
+
+    LayerNorm is spelled as mean and rsqrt: Keras' own brings operations that leave TFLite's fast path.
+    """
+    w = _constants(tf, weights)
+    heads, rows = int(weights["n_heads"].reshape(-1)[0]), int(weights["T"].reshape(-1)[0])
+    features, width = weights["in_w"].shape
+    layers = sum(1 for key in weights if key.endswith("_wq"))
+    if width % heads or weights["pos"].shape != (rows, width) or not layers:
+        raise ValueError(
+            f"width {width}, {heads} heads, pos {weights['pos'].shape}, {layers} layers, T {rows}"
+        )
+    depth = width // heads
+
+    def norm(x: Any, name: str) -> Any:
+        x = x - tf.reduce_mean(x, -1, keepdims=True)
+        variance = tf.reduce_mean(x * x, -1, keepdims=True)
+        return x * tf.math.rsqrt(variance + LN_EPS) * w[f"{name}_g"] + w[f"{name}_b"]
+
+    def dense(x: Any, matrix: str, bias: str) -> Any:
+        return tf.matmul(x, w[matrix]) + w[bias]
+
+    def split(x: Any) -> Any:
+        return tf.transpose(tf.reshape(x, (1, rows, heads, depth)), (0, 2, 1, 3))
+
+    def attend(x: Any, n: str) -> Any:
+        q, k, v = (split(dense(x, f"{n}w{c}", f"{n}b{c}")) for c in "qkv")
+        share = tf.nn.softmax(tf.matmul(q, k, transpose_b=True) * depth**-0.5)
+        mixed = tf.reshape(tf.transpose(tf.matmul(share, v), (0, 2, 1, 3)), (1, rows, width))
+        return dense(mixed, f"{n}wo", f"{n}bo")
+
+    def forward(x: Any) -> dict[str, Any]:
+        x = dense(x, "in_w", "in_b") + w["pos"]
+        for layer in range(layers):
+            n = f"l{layer}_"
+            x = x + attend(norm(x, f"{n}ln1"), n)
+            hidden = tf.nn.relu(dense(norm(x, f"{n}ln2"), f"{n}ff1_w", f"{n}ff1_b"))
+            x = x + dense(hidden, f"{n}ff2_w", f"{n}ff2_b")
+        pooled = tf.reduce_mean(norm(x, "lnf"), 1)
+        return {"logits": dense(pooled, "head_w", "head_b")}
+
+    x = tf.keras.Input((rows, features), batch_size=1, name="x")
+    return tf.keras.Model({"x": x}, _layer(tf, "transformer", forward)(x))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

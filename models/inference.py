@@ -1,0 +1,270 @@
+"""From one raw feature row to the ensemble's calibrated probabilities. LEAN: this is what the runner imports.
+
+``Ensemble.step`` is the whole live path. Golden rows, recorded when the bundle was made, are replayed through
+the same path on the machine that runs it: a bundle that answers differently here is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.bundle import ENSEMBLE, GOLDEN, MEMBER_FILES, SCALER, Bundle, BundleFault
+from models.members import CLASSES, F32, F64, InferenceError, Interpreter, Members, backend, load_interpreter
+
+__all__ = [
+    "Ensemble", "InferenceError", "InstrumentParams", "Interpreter", "Members", "Scores", "backend",
+    "check_golden", "load_interpreter", "make_golden",
+]  # fmt: skip
+
+GOLDEN_TOLERANCE = 1e-4
+"""Largest difference of a probability between the machine that made a bundle and the one that runs it."""
+MAX_MILLIBPS = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The ensemble's answer for one row: ``p`` float64 [3] (down, flat, up), ``members`` log-probabilities
+    by name.
+    """
+
+    p: F64
+    members: dict[str, F64]
+    expected_move_millibps: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentParams:
+    """Calibration of one instrument: expected move per unit of p_up - p_down, and the entry threshold
+    (None: no trade).
+    """
+
+    move_bps_per_score: float
+    threshold_bps: float | None
+
+
+class Ensemble:
+    """A bundle's calibrated ensemble for some instruments.
+
+    logp = sum_i w_i * logp_i / temperature, p = softmax(logp); expected move = k_ticker * (p_up - p_down).
+    """
+
+    def __init__(self, bundle: Bundle, tickers: Iterable[str]) -> None:
+        self.bundle = bundle
+        self.tickers = tuple(tickers)
+        settings = _ensemble_settings(bundle.ensemble)
+        self.weights: dict[str, float] = settings["members"]
+        self.temperature: float = settings["temperature"]
+        self.exit_move_bps: float = settings["exit_move_bps"]
+        self.stop_multiplier: float = settings["stop_multiplier"]
+        absent = [t for t in self.tickers if t not in settings["instruments"]]
+        if absent:
+            raise BundleFault(
+                "bad_model",
+                f"the bundle is not calibrated for {', '.join(absent)}; it knows "
+                f"{', '.join(sorted(settings['instruments']))}",
+            )
+        self.instruments: dict[str, InstrumentParams] = {t: settings["instruments"][t] for t in self.tickers}
+        self.members = Members(bundle.read, names=self.weights)
+        self._blend_weights: list[tuple[str, float]] = []
+        self.use_only(None)
+        if backend()[0] != "ai_edge_litert" and GOLDEN in bundle.manifest["files"]:
+            _compare_golden(self, _read_golden(bundle))
+
+    @property
+    def window_rows(self) -> int:
+        """Rows after a reset before the first ``Scores``."""
+        return self.members.window_rows
+
+    def use_only(self, names: Collection[str] | None) -> None:
+        """Blend only these members, their weights scaled up to the full sum; None goes back to all that
+        weigh.
+
+        Every instrument starts afresh. The runner's simplified mode is ``use_only({"gbdt"})``.
+        """
+        chosen = {n for n, w in self.weights.items() if w > 0} if names is None else set(names)
+        self.members.use_only(chosen)
+        share = sum(self.weights[n] for n in self.members.active)
+        total = sum(self.weights.values())
+        even = total / len(self.members.active)
+        self._blend_weights = [
+            (n, (self.weights[n] * total / share if share > 0 else even) / self.temperature)
+            for n in self.members.active
+        ]
+
+    def reset(self, ticker: str) -> None:
+        """After a gap, a day change or a restart: the next ``Scores`` come after ``window_rows`` rows."""
+        self.members.reset(ticker)
+
+    def step(self, ticker: str, x: F32) -> Scores | None:
+        """Scores for the raw row ``x`` float32 [F]; None while warming up. Raises InferenceError."""
+        members = self.members.step(ticker, x)
+        if members is None:
+            return None
+        p = self.blend(members)
+        k = self.instruments[ticker].move_bps_per_score
+        return Scores(p, members, round(k * 1000.0 * float(p[2] - p[0])))
+
+    def blend(self, members: Mapping[str, F64]) -> F64:
+        """Probabilities float64 [3] from the members' log-probabilities."""
+        down = flat = up = 0.0
+        for name, weight in self._blend_weights:
+            a, b, c = members[name].tolist()
+            down, flat, up = down + weight * a, flat + weight * b, up + weight * c
+        top = max(down, flat, up)
+        e = math.exp(down - top), math.exp(flat - top), math.exp(up - top)
+        return np.array(e) / sum(e)
+
+    def params_for_core(self) -> dict[str, Any]:
+        """What the trading core needs, in whole numbers: thresholds and moves in thousandths of a basis
+        point.
+        """
+        manifest = self.bundle.manifest
+        thresholds = {t: p.threshold_bps for t, p in self.instruments.items()}
+        return {
+            "manifest_sha256": self.bundle.sha256,
+            "threshold_millibps": {t: None if x is None else round(x * 1000) for t, x in thresholds.items()},
+            "exit_move_millibps": round(self.exit_move_bps * 1000),
+            "horizon_ns": int(manifest["horizon_ns"]),
+            "stop_multiplier_e3": round(self.stop_multiplier * 1000),
+            "fee_ppm": {t: int(manifest["fee_ppm"][t]) for t in self.tickers},
+        }
+
+
+def _ensemble_settings(fields: Any) -> dict[str, Any]:
+    """``ensemble.json`` with every number checked; BundleFault ``bad_model`` names the first that is not
+    right.
+    """
+
+    def number(value: Any, what: str, low: float, high: float) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise BundleFault("bad_model", f"{ENSEMBLE}: {what} is {value!r}, {low:g} to {high:g} is allowed")
+        return float(value)
+
+    try:
+        weights = {n: number(w, f"the weight of {n}", 0, 1) for n, w in sorted(fields["members"].items())}
+        if not sum(weights.values()) > 0:
+            raise BundleFault("bad_model", f"{ENSEMBLE}: no member has a weight")
+        limit_bps = MAX_MILLIBPS / 1000
+        instruments = {
+            t: InstrumentParams(
+                number(p["move_bps_per_score"], f"{t}.move_bps_per_score", 0, limit_bps),
+                None
+                if p["threshold_bps"] is None
+                else number(p["threshold_bps"], f"{t}.threshold_bps", 0, limit_bps),
+            )
+            for t, p in fields["instruments"].items()
+        }
+        return {
+            "members": weights,
+            "temperature": number(fields["temperature"], "temperature", 1e-3, 1e3),
+            "exit_move_bps": number(fields["exit_move_bps"], "exit_move_bps", -limit_bps, limit_bps),
+            "stop_multiplier": number(fields.get("stop_multiplier", 1), "stop_multiplier", 0, 1000),
+            "instruments": instruments,
+        }
+    except (KeyError, TypeError, AttributeError) as e:
+        raise BundleFault("bad_model", f"{ENSEMBLE} lacks {e} or has another shape") from e
+
+
+# --- golden rows
+# --------------------------------------------------------------------------------------------------
+
+
+def make_golden(source: Path | Bundle, X: F32, ticker: str, out: Path) -> Path:
+    """Run consecutive raw rows (float32 [n, F], n >= window + 64 recommended) and write what came out to
+    ``out``.
+
+    ``source`` is a folder with the exported members, ``scaler.npz`` and ``ensemble.json``, or a Bundle
+    (``draft``).
+    """
+    bundle = source if isinstance(source, Bundle) else _draft_of(Path(source))
+    ensemble = Ensemble(bundle, [ticker])
+    logp, p = _replay(ensemble, X, ticker)
+    if not np.isfinite(p).any():
+        raise BundleFault(
+            "bad_model",
+            f"{len(X)} golden rows do not fill the window of {ensemble.window_rows}: give more rows",
+        )
+    part = out.with_name(out.name + ".part")
+    with part.open("wb") as file:
+        np.savez(
+            file, X=np.asarray(X, np.float32), ticker=np.array(ticker), names=np.array(ensemble.members.active),
+            logp=logp, p=p,
+        )  # fmt: skip
+    part.replace(out)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Golden:
+    """``X`` float32 [n, F] raw rows; ``logp`` float64 [members, n, 3] and ``p`` [n, 3], NaN during the warm-up."""
+
+    ticker: str
+    names: list[str]
+    X: F32
+    logp: F64
+    p: F64
+
+
+def check_golden(bundle: Bundle) -> None:
+    """Replay the bundle's golden rows here; BundleFault ``golden_mismatch`` names the member and the row."""
+    golden = _read_golden(bundle)
+    _compare_golden(Ensemble(bundle, [golden.ticker]), golden)
+
+
+def _compare_golden(ensemble: Ensemble, golden: _Golden) -> None:
+    names = ensemble.members.active
+    if golden.names != list(names) or golden.logp.shape != (len(names), len(golden.X), CLASSES):
+        raise BundleFault(
+            "golden_mismatch", f"{GOLDEN} holds members {golden.names}, the ensemble runs {list(names)}"
+        )
+    logp, p = _replay(ensemble, golden.X, golden.ticker)
+    ensemble.reset(golden.ticker)
+    answers = [*zip(names, np.exp(logp), np.exp(golden.logp), strict=True), ("ensemble", p, golden.p)]
+    for name, got, want in answers:
+        # NaN on both sides is a row of the warm-up; NaN on one side is a mismatch.
+        gap = np.nan_to_num(np.abs(got - want), nan=1.0)
+        gap[np.isnan(got) & np.isnan(want)] = 0.0
+        row = int(np.argmax(gap.max(axis=1)))
+        if gap[row].max() > GOLDEN_TOLERANCE:
+            raise BundleFault(
+                "golden_mismatch",
+                f"model {name} answers differently here than where the bundle was made: golden row {row} is "
+                f"{gap[row].max():.2g} off in probability, {GOLDEN_TOLERANCE:g} is allowed; do not trade with it",
+            )
+
+
+def _read_golden(bundle: Bundle) -> _Golden:
+    try:
+        with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as a:
+            names = [str(name) for name in a["names"]]
+            return _Golden(str(a["ticker"]), names, a["X"].astype(np.float32), a["logp"], a["p"])
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise BundleFault("bad_model", f"{GOLDEN} cannot be read: {e}") from e
+
+
+def _replay(ensemble: Ensemble, X: F32, ticker: str) -> tuple[F64, F64]:
+    """log-probabilities [members, n, 3] and p [n, 3], NaN during the warm-up."""
+    names = ensemble.members.active
+    logp, p = np.full((len(names), len(X), CLASSES), np.nan), np.full((len(X), CLASSES), np.nan)
+    ensemble.reset(ticker)
+    for i, x in enumerate(np.asarray(X, np.float32)):
+        scores = ensemble.step(ticker, x)
+        if scores is not None:
+            logp[:, i] = [scores.members[name] for name in names]
+            p[i] = scores.p
+    return logp, p
+
+
+def _draft_of(folder: Path) -> Bundle:
+    members = json.loads((folder / ENSEMBLE).read_text())["members"]
+    names = [ENSEMBLE, SCALER, *(MEMBER_FILES[m] for m in members if m in MEMBER_FILES)]
+    return Bundle.draft({name: folder / name for name in names}, {})
