@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,15 @@ from market.errors import RecordingError
 from market.stream import merge
 from market.types import InstrumentDay
 
+D = TypeVar("D", bound=np.generic)
+
 
 @dataclass(slots=True)
 class FeatureTable:
     """One row per book snapshot, in the order of the day.
 
-    ``recv_ns`` int64 [n]; ``X`` float32 [n, F] (NaN = masked); ``status`` uint8 [n]; ``mid2`` int64 [n] = bid + ask in
-    ticks, 0 if one-sided; ``spread`` int32 [n] in ticks, 0 if one-sided, not positive if crossed.
+    ``recv_ns`` int64 [n]; ``X`` float32 [n, F] (NaN = masked); ``status`` uint8 [n]; ``mid2`` int64 [n] = bid
+    + ask in ticks, 0 if one-sided; ``spread`` int32 [n] in ticks, 0 if one-sided, not positive if crossed.
     """
 
     recv_ns: I64
@@ -65,7 +67,7 @@ class FeatureTable:
 
 
 def compute(day: InstrumentDay) -> FeatureTable:
-    """Features of every snapshot of ``day``, from a fresh state. Byte-equal to feeding a ``FeatureStream``."""
+    """Features of every snapshot of ``day``, from a fresh state: byte-equal to a ``FeatureStream``."""
     books, trades = day.books, day.trades
     n = len(books)
     kind, row = merge(books, trades)
@@ -91,6 +93,6 @@ def compute(day: InstrumentDay) -> FeatureTable:
     )
 
 
-def _own(values: NDArray[np.generic], dtype: type[np.generic]) -> NDArray[np.generic]:
+def _own(values: NDArray[D], dtype: type[D]) -> NDArray[D]:
     """Contiguous and writable, as the kernel was compiled for; a copy only where it is needed."""
     return np.require(values, dtype, ["C", "W"])

@@ -1,10 +1,12 @@
-"""The one feature kernel: ``step_book`` and ``step_trade`` move the state by one event; ``run`` is a loop over them.
+"""The one feature kernel: ``step_book`` and ``step_trade`` move the state by one event; ``run`` is a loop
+over them.
 
-The whole state of one instrument is two flat arrays (``new_state``), so that saving it is copying them. Nothing is
-allocated in a step. Batch and live call the same machine code, so their rows are equal to the bit.
+The whole state of one instrument is two flat arrays (``new_state``), so that saving it is copying them.
+Nothing is allocated in a step. Batch and live call the same machine code, so their rows are equal to the bit.
 
 Time is ``recv_ns``: what we could have known. Windows are exponential, decayed by true elapsed time, never by
-the number of events. Rejected books (crossed, one-sided, inconsistent) leave no trace but the passing of time.
+the number of events. Rejected books (crossed, one-sided, inconsistent) leave no trace but the passing of
+time.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ SPREAD_CAP_TICKS: Final = 8
 RACE: Final = math.sqrt((1 - 0.5) / (1 + 0.5))
 RACE_NORM: Final = 2 * math.atan(RACE)
 GRID_NS: Final = 250_000_000
-"""Mids are remembered on this grid; a return over w seconds spans w to w + 0.25 s, never less, never ahead."""
+"""Mids are remembered on this grid: a return over w seconds spans w to w + 0.25 s, never less."""
 PER_SECOND: Final = 4
 DAY_S: Final = 86_400
 MOSCOW_NS: Final = 3 * 3600 * 1_000_000_000
-# Weight exp(-d/5) of a price d ticks from mid, by half ticks; beyond the table it is under 3e-6, taken as none.
+# Weight exp(-d/5) of a price d ticks from mid, by half ticks; beyond the table it is under 3e-6, taken as
+# none.
 ALIGN_WEIGHT: Final = np.array([math.exp(-h / 10) for h in range(128)])
 DEPTH_WEIGHT: Final = np.array([math.exp(-m / 2) for m in range(LEVELS)])
 VOL_DECAY: Final = np.array([math.exp(-1 / w) for w in schema.VOL_WINDOWS_S])
@@ -66,6 +69,10 @@ VARIANCE: Final = DEPTH_NOW + 1
 VARIANCE_WEIGHT: Final = VARIANCE + N_VOL
 F_SIZE: Final = VARIANCE_WEIGHT + N_VOL
 
+# _advance spells these windows out, as powers of one exponential.
+assert (schema.FLOW_WINDOWS_S, schema.TRADE_WINDOWS_S) == ((1, 5, 20), (1, 5, 20, 60))
+assert schema.INTENSITY_WINDOWS_S == (1, 10)
+
 _column = schema.NAMES.index
 C_OFI: Final = _column("ofi_l1_1s")
 C_ALIGNED: Final = _column("aligned_flow_1s")
@@ -89,6 +96,10 @@ C_DAY: Final = _column("day_sin")
 SCHEMA_TAG: Final = int(schema.schema_hash()[:15], 16)
 
 
+# A helper divides by sizes and distances that are positive by construction: no check for zero inside the step.
+_jit = njit(error_model="numpy")
+
+
 def new_state() -> tuple[F64, I64]:
     """State before the first event: float64 [F_SIZE] and int64 [I_SIZE]."""
     fstate, istate = np.empty(F_SIZE), np.empty(I_SIZE, np.int64)
@@ -97,7 +108,7 @@ def new_state() -> tuple[F64, I64]:
     return fstate, istate
 
 
-@njit
+@_jit
 def _clear(fs: F64, st: I64) -> None:
     """Forget everything but the clock."""
     for k in range(F_SIZE):
@@ -108,7 +119,7 @@ def _clear(fs: F64, st: I64) -> None:
         st[k] = NONE
 
 
-@njit
+@_jit
 def _advance(fs: F64, st: I64, now_ns: int) -> None:
     """Let time pass: decay every exponential window by the true elapsed time."""
     if st[CLOCK] != NONE and now_ns > st[CLOCK]:
@@ -129,23 +140,24 @@ def _advance(fs: F64, st: I64, now_ns: int) -> None:
             fs[TRADE + 6 + s] *= e60
             fs[INTENSITY + s] *= e1
             fs[INTENSITY + 2 + s] *= e10
-        # The depth in force since the last event, so that the present book has no weight in its own normaliser.
+        # The depth in force since the last event, so that the present book has no weight in its own
+        # normaliser.
         fs[MEAN_DEPTH] = fs[MEAN_DEPTH] * e60 + fs[DEPTH_NOW] * (1.0 - e60)
     st[CLOCK] = now_ns
 
 
-@njit
+@_jit
 def _count_levels(px: I32, qty: I32, direction: int) -> int:
-    """Levels present (the first absent one ends the side); -1 when prices do not get strictly worse."""
+    """Levels present (the first absent one ends the side); -1 for a price that is not positive or not worse."""
     n = 0
     while n < DEPTH and qty[n] > 0:
-        if n > 0 and (px[n] - px[n - 1]) * direction <= 0:
+        if px[n] <= 0 or (n > 0 and (px[n] - px[n - 1]) * direction <= 0):
             return -1
         n += 1
     return n
 
 
-@njit
+@_jit
 def _remember_mids(fs: F64, st: I64, now_ns: int) -> None:
     """Write the mid in force on every grid point before ``now_ns``; take 1 s returns into the variances."""
     last = (now_ns - 1) // GRID_NS
@@ -164,7 +176,7 @@ def _remember_mids(fs: F64, st: I64, now_ns: int) -> None:
                 fs[VARIANCE_WEIGHT + k] = fs[VARIANCE_WEIGHT + k] * VOL_DECAY[k] + 1.0 - VOL_DECAY[k]
 
 
-@njit
+@_jit
 def _is_duplicate(st: I64, bid_px: I32, bid_qty: I32, ask_px: I32, ask_qty: I32) -> bool:
     p = PREV
     for m in range(DEPTH):
@@ -178,7 +190,7 @@ def _is_duplicate(st: I64, bid_px: I32, bid_qty: I32, ask_px: I32, ask_qty: I32)
     return True
 
 
-@njit
+@_jit
 def _side_ofi(px: int, qty: int, prev_px: int, prev_qty: int, direction: int) -> int:
     """CKS contribution of one side at one level; ``direction`` is +1 for bids, -1 for asks."""
     better = (px - prev_px) * direction
@@ -189,11 +201,11 @@ def _side_ofi(px: int, qty: int, prev_px: int, prev_qty: int, direction: int) ->
     return -prev_qty
 
 
-@njit
+@_jit
 def _aligned_side(
     st: I64, prev: int, px: I32, qty: I32, n: int, n_prev: int, mid2: int, direction: int
 ) -> float:
-    """Weighted change of one side's lots over the prices visible in both snapshots (merge of two sorted lists)."""
+    """Weighted change of one side's lots over the prices visible in both snapshots: a merge of two lists."""
     worst, worst_prev = px[n - 1], st[prev + n_prev - 1]
     limit = max(worst * direction, worst_prev * direction)
     i, j, total = 0, 0, 0.0
@@ -216,7 +228,7 @@ def _aligned_side(
     return total
 
 
-@njit
+@_jit
 def _add_flow(
     fs: F64, st: I64, bid_px: I32, bid_qty: I32, ask_px: I32, ask_qty: I32, n_bid: int, n_ask: int, mid2: int
 ) -> None:
@@ -239,7 +251,7 @@ def _add_flow(
         fs[FLOW + w * FLOW_STRIDE + LEVELS] += aligned
 
 
-@njit
+@_jit
 def _keep_book(
     fs: F64, st: I64, bid_px: I32, bid_qty: I32, ask_px: I32, ask_qty: I32, n_bid: int, n_ask: int
 ) -> None:
@@ -260,7 +272,7 @@ def _keep_book(
     fs[DEPTH_NOW] = lots / levels
 
 
-@njit
+@_jit
 def _slope(px: I32, qty: I32, mid2: int) -> float:
     """OLS slope of log(1 + cumulative lots) on ticks from mid over SLOPE_LEVELS levels."""
     n = SLOPE_LEVELS
@@ -276,7 +288,7 @@ def _slope(px: I32, qty: I32, mid2: int) -> float:
     return (n * sxy - sx * sy) / (n * sxx - sx * sx)
 
 
-@njit
+@_jit
 def _walk_cost(px: I32, qty: I32, n: int, lots: float, mid2: int) -> float:
     """Mean distance from mid, in ticks, paid for taking ``lots``; NaN when the visible side is thinner."""
     left, paid = lots, 0.0
@@ -289,7 +301,7 @@ def _walk_cost(px: I32, qty: I32, n: int, lots: float, mid2: int) -> float:
     return math.nan
 
 
-@njit
+@_jit
 def _write_shape(
     fs: F64, bid_px: I32, bid_qty: I32, ask_px: I32, ask_qty: I32, n_bid: int, n_ask: int, mid2: int, out: F32
 ) -> None:
@@ -319,14 +331,14 @@ def _write_shape(
     out[C_SPREAD_BPS] = spread * 2e4 / mid2
 
 
-@njit
+@_jit
 def _asinh(x: float) -> float:
     """The library's own takes twice the time for digits that float32 drops."""
     size = abs(x)
     return math.copysign(math.log(size + math.sqrt(size * size + 1.0)), x)
 
 
-@njit
+@_jit
 def _write_flows(fs: F64, n_levels: int, out: F32) -> None:
     """Columns of order flow, trade flow and intensities."""
     per_lot = 1.0 / (fs[MEAN_DEPTH] + 1.0)
@@ -342,7 +354,7 @@ def _write_flows(fs: F64, n_levels: int, out: F32) -> None:
         out[C_INTENSITY + k] = math.log(1.0 + fs[INTENSITY + k])
 
 
-@njit
+@_jit
 def _write_times(fs: F64, st: I64, now_ns: int, out: F32) -> None:
     """Columns of volatility, returns, the last trade and the clock."""
     mid2 = st[MID2]
@@ -372,7 +384,7 @@ def _write_times(fs: F64, st: I64, now_ns: int, out: F32) -> None:
 _BOOK = "float64[::1], int64[::1], int64, int32[::1], int32[::1], int32[::1], int32[::1], int64, float32[::1]"
 
 
-@njit(f"int64({_BOOK})", cache=True)
+@njit(f"int64({_BOOK})", cache=True, error_model="numpy")
 def step_book(
     fs: F64,
     st: I64,
@@ -386,9 +398,9 @@ def step_book(
 ) -> int:
     """Take one snapshot, write one row.
 
-    ``fs``, ``st``: the state, changed in place. ``bid_px`` .. ``ask_qty``: int32 [DEPTH], best first, absent = size 0.
-    ``flags``: ``Books.flags``. ``out``: float32 [F], all NaN when the book is rejected. Returns the status bits of
-    ``features.schema``. A row that goes back in time is INCONSISTENT and changes nothing.
+    ``fs``, ``st``: the state, changed in place. ``bid_px`` .. ``ask_qty``: int32 [DEPTH], best first, absent
+    = size 0. ``flags``: ``Books.flags``. ``out``: float32 [F], all NaN when the book is rejected. Returns the
+    status bits of ``features.schema``. A row that goes back in time is INCONSISTENT and changes nothing.
     """
     for k in range(N_COLUMNS):
         out[k] = math.nan
@@ -434,7 +446,7 @@ def step_book(
     return status
 
 
-@njit("int64(float64[::1], int64[::1], int64, int64, int64, int64)", cache=True)
+@njit("int64(float64[::1], int64[::1], int64, int64, int64, int64)", cache=True, error_model="numpy")
 def step_trade(fs: F64, st: I64, recv_ns: int, px: int, qty: int, side: int) -> int:
     """Take one trade: ``px`` ticks, ``qty`` lots, ``side`` of the aggressor (+1, -1, 0 unknown).
 
@@ -454,9 +466,11 @@ def step_trade(fs: F64, st: I64, recv_ns: int, px: int, qty: int, side: int) -> 
 
 
 @njit(
-    "void(float64[::1], int64[::1], int8[::1], int64[::1], int64[::1], int32[:,::1], int32[:,::1], int32[:,::1],"
-    " int32[:,::1], uint8[::1], int64[::1], int32[::1], int32[::1], int8[::1], float32[:,::1], uint8[::1])",
+    "void(float64[::1], int64[::1], int8[::1], int64[::1],"
+    " int64[::1], int32[:,::1], int32[:,::1], int32[:,::1], int32[:,::1], uint8[::1],"
+    " int64[::1], int32[::1], int32[::1], int8[::1], float32[:,::1], uint8[::1])",
     cache=True,
+    error_model="numpy",
 )
 def run(
     fs: F64,
@@ -476,7 +490,7 @@ def run(
     out: F32,
     status: NDArray[np.uint8],
 ) -> None:
-    """The steps over merged events: ``kind`` [m] 0 = trade, 1 = book; ``row`` [m] into its arrays; ``out`` [n, F]."""
+    """The steps over merged events: ``kind`` [m] 0 = trade, 1 = book; ``row`` [m]; ``out`` [n, F]."""
     for k in range(len(kind)):
         r = row[k]
         if kind[k] == 0:
@@ -487,7 +501,7 @@ def run(
             )
 
 
-@njit("int64()", cache=True)
+@njit("int64()", cache=True, error_model="numpy")
 def _compiled_tag() -> int:
     return SCHEMA_TAG
 

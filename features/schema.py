@@ -1,12 +1,12 @@
 """The features, declared once: what each column is, over which window, and when it is masked.
 
-The order of ``FEATURES`` is the order of columns everywhere: the kernel derives its column numbers from it, the
-learners train on it, and ``schema_hash`` travels in the model bundle so that a runner with another list refuses
-to load. A masked feature is NaN in its row, never zero: a missing level is unknown, not empty.
+The order of ``FEATURES`` is the order of columns everywhere: the kernel derives its column numbers from it,
+the learners train on it, and ``schema_hash`` travels in the model bundle so that a runner with another list
+refuses to load. A masked feature is NaN in its row, never zero: a missing level is unknown, not empty.
 
-Sources are given as in the literature: CKS = Cont, Kukanov, Stoikov 2014; XGH = Xu, Gould, Howison 2018;
-GB = Gould, Bonart 2016; CdL = Cont, de Larrard 2013; NS = Naes, Skjeltorp 2006; BMM = Bacry, Mastromatteo, Muzy 2015;
-ASFXZ = Ait-Sahalia, Fan, Xue, Zhou 2022.
+Sources are given as in the literature: CKS = Cont, Kukanov, Stoikov 2014; XGH = Xu, Gould, Howison 2018; GB =
+Gould, Bonart 2016; CdL = Cont, de Larrard 2013; NS = Naes, Skjeltorp 2006; BMM = Bacry, Mastromatteo, Muzy
+2015; ASFXZ = Ait-Sahalia, Fan, Xue, Zhou 2022.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ RETURN_WINDOWS_S: Final = (1, 5, 20, 60)
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """One column. ``window_s`` is the time constant of an exponential window or the length of a return (0: none).
+    """One column. ``window_s`` is the time constant of an exponential window, or the length of a return.
 
-    ``mask`` says when the value is NaN. ``seasonal`` marks clock features: they move by construction, so drift
-    watchers leave them out, and a model may only use them when it was fitted on several days.
+    ``mask`` says when the value is NaN. ``seasonal`` marks clock features: they move by construction, so
+    drift watchers leave them out, and a model may only use them when it was fitted on several days.
     """
 
     name: str
@@ -157,7 +157,7 @@ SEASONAL: Final[tuple[int, ...]] = tuple(k for k, f in enumerate(FEATURES) if f.
 
 
 def schema_hash() -> str:
-    """SHA-256 hex over names, windows and formula version: equal exactly when two rows mean the same thing."""
+    """SHA-256 hex over names, windows and formula version: equal when rows mean the same."""
     said = [FORMULA_VERSION, [[f.name, float(f.window_s)] for f in FEATURES]]
     return hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()
 

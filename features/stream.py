@@ -16,7 +16,8 @@ class FeatureStream:
 
     def __init__(self) -> None:
         self._fs, self._st = new_state()
-        # The kernel is compiled for writable contiguous rows; a copy lets callers pass any view, and costs 1 us.
+        # The kernel is compiled for writable contiguous rows; a copy lets callers pass any view, and costs
+        # 1 us.
         self._book = np.zeros((4, DEPTH), np.int32)
         self._bid_px, self._bid_qty, self._ask_px, self._ask_qty = self._book
 
@@ -44,7 +45,7 @@ class FeatureStream:
         )  # fmt: skip
 
     def on_trade(self, recv_ns: int, px: int, qty: int, side: int) -> None:
-        """Take one trade: ticks, lots, aggressor (BUY, SELL, 0 unknown). One that goes back in time is left out."""
+        """Take one trade: ticks, lots, aggressor (0 unknown). One that goes back in time is left out."""
         step_trade(self._fs, self._st, recv_ns, px, qty, side)
 
     def reset(self) -> None:
@@ -56,7 +57,7 @@ class FeatureStream:
         return {"schema": schema_hash(), "fstate": self._fs.copy(), "istate": self._st.copy()}
 
     def restore(self, state: dict[str, NDArray[np.float64] | NDArray[np.int64] | str]) -> None:
-        """Go on from ``state``: the rows that follow are equal, to the bit, to those of the stream it came from."""
+        """Go on from ``state``: the rows that follow equal, to the bit, those of the stream it came from."""
         if state.get("schema") != schema_hash():
             raise ScalperError(
                 f"feature state of schema {str(state.get('schema'))[:12]} does not fit this program's "

@@ -118,13 +118,12 @@ class Executor:
             )  # fmt: skip
             self.report(OrderReport(order.client_order_id, "REJECTED", reason=f"NOT_SENT: {error}"))
             return
-        finally:
-            self._sending.pop(order.client_order_id, None)
         sent_ns = time.monotonic_ns()
         self._latencies.add_ns("intent_commit", sent_ns - queued_ns)
         self._latencies.add_ns("tick_to_order", sent_ns - arrived_ns)
         report = await self._desk.place(order, self._instruments[order.ticker])
         self._latencies.add_ns("rpc", time.monotonic_ns() - sent_ns)
+        self._sending.pop(order.client_order_id, None)
         self.report(report)
 
     def _cancel(self, command: CancelOrder) -> None:

@@ -83,15 +83,16 @@ class Books:
 
     def rows(self, selection: slice | NDArray[Any]) -> Books:
         """The chosen rows, in order (views for a slice, copies for an index or mask)."""
-        return Books(*(getattr(self, f)[selection] for f in self.__slots__))
+        return Books(
+            self.exch_ns[selection], self.recv_ns[selection], self.bid_px[selection], self.bid_qty[selection],
+            self.ask_px[selection], self.ask_qty[selection], self.flags[selection],
+        )  # fmt: skip
 
     @classmethod
     def empty(cls, n: int = 0) -> Books:
-        return cls(
-            np.zeros(n, np.int64), np.zeros(n, np.int64),
-            *(np.zeros((n, DEPTH), np.int32) for _ in range(4)),
-            np.full(n, BOOK_CONSISTENT, np.uint8),
-        )  # fmt: skip
+        bid_px, bid_qty, ask_px, ask_qty = np.zeros((4, n, DEPTH), np.int32)
+        stamps = np.zeros(n, np.int64)
+        return cls(stamps, stamps.copy(), bid_px, bid_qty, ask_px, ask_qty, np.full(n, BOOK_CONSISTENT, np.uint8))
 
 
 @dataclass(slots=True)
@@ -108,7 +109,10 @@ class Trades:
         return len(self.recv_ns)
 
     def rows(self, selection: slice | NDArray[Any]) -> Trades:
-        return Trades(*(getattr(self, f)[selection] for f in self.__slots__))
+        return Trades(
+            self.exch_ns[selection], self.recv_ns[selection], self.px[selection], self.qty[selection],
+            self.side[selection],
+        )  # fmt: skip
 
     @classmethod
     def empty(cls, n: int = 0) -> Trades:

@@ -1,4 +1,4 @@
-"""Features and labels of all instruments in memory, with the block of every row and where model states restart."""
+"""Features and labels of all instruments in memory, with the block of every row and the resets of states."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ Mask = NDArray[np.bool_]
 class Series:
     """One instrument, its days one after another, ``n`` rows.
 
-    ``X`` float32 [n, F] raw; ``block`` uint8 [n], index into ``Dataset.blocks`` (NO_BLOCK: none); ``usable`` bool [n], may
-    be fed to a model; ``reset`` bool [n], forget model states before this row (set on the row with the gap or day start
-    and again on the first usable row after it, so that it is seen whether or not unusable rows are skipped);
-    ``day_start`` int64 [days], first row of each of ``days``. The rest as in ``FeatureTable`` and ``Labels``.
+    ``X`` float32 [n, F] raw; ``block`` uint8 [n], index into ``Dataset.blocks`` (NO_BLOCK: none); ``usable``
+    bool [n], may be fed to a model; ``reset`` bool [n], forget model states before this row (set on the row
+    with the gap or day start and again on the first usable row after it, so that it is seen whether or not
+    unusable rows are skipped); ``day_start`` int64 [days], first row of each of ``days``. The rest as in
+    ``FeatureTable`` and ``Labels``.
     """
 
     ticker: str
@@ -70,7 +71,7 @@ class Dataset:
 
     @property
     def muted(self) -> tuple[int, ...]:
-        """Columns that no learner should use: the clock features when ``fit`` has fewer than SEASONAL_DAYS days."""
+        """Columns that no learner should use: clock features while ``fit`` has under SEASONAL_DAYS days."""
         return () if self.fit_days >= SEASONAL_DAYS else SEASONAL
 
     def rows(self, ticker: str, block: str, *, labelled: bool = True) -> Mask:
@@ -87,13 +88,14 @@ class Dataset:
         )
 
     def fit_scaler(self) -> Scaler:
-        """The scaler of the product: pooled over instruments, fitted on the usable rows of block ``fit`` only."""
+        """The scaler of the product: pooled over instruments, fitted on usable rows of block ``fit`` only."""
         X = np.concatenate([s.X[self.rows(t, "fit", labelled=False)] for t, s in self.series.items()])
         return Scaler.fit(X, mute=self.muted)
 
 
 def load(features_dir: Path, labels_dir: Path) -> Dataset:
-    """Read ``<features>/<TICKER>/<day>.npz``, ``<labels>/<TICKER>/<day>.npz`` and the blocks of ``<labels>/blocks.json``.
+    """Read ``<features>/<TICKER>/<day>.npz``, ``<labels>/<TICKER>/<day>.npz`` and the blocks of
+    ``<labels>/blocks.json``.
 
     RecordingError names what is missing, does not fit together, or is of another feature schema.
     """
@@ -138,8 +140,8 @@ def _check_schema(path: Path) -> None:
     stored = json.loads(path.read_text())
     if stored.get("hash") != schema_hash():
         raise RecordingError(
-            f"{path} names feature schema {str(stored.get('hash'))[:12]}, this program has {schema_hash()[:12]}: "
-            "run the stage 'features' again"
+            f"{path} names feature schema {str(stored.get('hash'))[:12]}, this program has "
+            f"{schema_hash()[:12]}: run the stage 'features' again"
         )
 
 
@@ -149,7 +151,8 @@ def _read_series(ticker: str, paths: list[Path], labels_dir: Path, blocks: Block
     for path, table, label in zip(paths, tables, labels, strict=True):
         if len(table) != len(label):
             raise RecordingError(
-                f"{ticker} {path.stem}: {len(table)} feature rows, {len(label)} label rows; run the stage 'labels' again"
+                f"{ticker} {path.stem}: {len(table)} feature rows, {len(label)} label rows; "
+                "run the stage 'labels' again"
             )
     joined = {f.name: np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(FeatureTable)}
     joined |= {f.name: np.concatenate([getattr(x, f.name) for x in labels]) for f in fields(Labels)}
@@ -167,7 +170,7 @@ def _read_series(ticker: str, paths: list[Path], labels_dir: Path, blocks: Block
 
 
 def resets(status: NDArray[np.uint8], usable: Mask, day_start: NDArray[np.int64]) -> Mask:
-    """Rows before which model states are forgotten: gaps and day starts, and the first usable row after each."""
+    """Rows before which model states are forgotten: gaps, day starts, and the first usable row after each."""
     reset = (status & GAP) != 0
     reset[day_start[day_start < len(reset)]] = True
     epoch = np.cumsum(reset)

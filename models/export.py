@@ -1,11 +1,11 @@
 """Keras mirrors of the trained networks and their TFLite files. The only module that imports TensorFlow.
 
-Run as a process of its own (``python -m models.export``): TensorFlow costs seconds and 700 MB, prints to stdout, and
-a converter that crashes must not take a pipeline with it. ``models.quantise`` drives it.
+Run as a process of its own (``python -m models.export``): TensorFlow costs seconds and 700 MB, prints to
+stdout, and a converter that crashes must not take a pipeline with it. ``models.quantise`` drives it.
 
-Modes: ``float32`` (the reference for parity, not shipped), ``fp16`` (half-size weights, computed in float32) and
-``int8`` (dynamic range: int8 weights, float in and out; on x86 smaller and faster than full-integer int8, which
-loses the LSTM's cell state). Each input has batch size 1, so that no Flex operation is needed.
+Modes: ``float32`` (the reference for parity, not shipped), ``fp16`` (half-size weights, computed in float32)
+and ``int8`` (dynamic range: int8 weights, float in and out; on x86 smaller and faster than full-integer int8,
+which loses the LSTM's cell state). Each input has batch size 1, so that no Flex operation is needed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ MODES = ("float32", "fp16", "int8")
 NETWORKS = ("lstm", "svm", "transformer")
 CELL_CLAMP = 2.0
 LN_EPS = 1e-5
-P_FLOOR = 1e-7
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -78,7 +77,8 @@ def export(name: str, weights: Weights, modes: list[str], out: Path) -> None:
     except (KeyError, ValueError) as e:
         raise ExportError(f"weights of {name} do not have the layout of this version: {e}") from e
     with tempfile.TemporaryDirectory() as saved:
-        # One SavedModel serves all modes; the converter's own route from a Keras model would save it each time.
+        # One SavedModel serves all modes; the converter's own route from a Keras model would save it each
+        # time.
         with _quiet():
             model.export(saved, verbose=False)
             contents = {mode: _convert(tf, saved, mode) for mode in modes}
@@ -92,7 +92,8 @@ def _tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    import tensorflow as tf
+    with _quiet():
+        import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
     tf.config.experimental.enable_op_determinism()
@@ -128,11 +129,14 @@ def _quiet() -> Iterator[None]:
             os.close(fd)
 
 
-# --- mirrors ------------------------------------------------------------------------------------------------------
+# --- mirrors
+# ------------------------------------------------------------------------------------------------------
 
 
 def _layer(tf: Any, name: str, forward: Any) -> Any:
-    """A Keras layer that calls ``forward(inputs)``; the weights are constants of the graph, so nothing is trained."""
+    """A Keras layer that calls ``forward(inputs)``; the weights are constants of the graph, so nothing is
+    trained.
+    """
 
     class Mirror(tf.keras.layers.Layer):  # type: ignore[misc,name-defined]
         def call(self, inputs: Any) -> Any:
@@ -146,15 +150,19 @@ def _constants(tf: Any, weights: Weights) -> dict[str, Any]:
 
 
 def _svm(tf: Any, weights: Weights) -> Any:
-    """x (1, F) -> logits (1, 3) = log p, p_c = sigmoid(z_c) / sum, z = rff(x) @ w + b (Platt folded into w, b)."""
+    """x (1, F) -> logits (1, 3) = log p, p_c = sigmoid(z_c) / sum, z = rff(x) @ w + b (Platt folded into w,
+    b).
+    """
     w = _constants(tf, weights)
     features, width = weights["rff_w"].shape
     amplitude = float(np.sqrt(2.0 / width))
 
     def forward(x: Any) -> dict[str, Any]:
         lifted = tf.cos(tf.matmul(x, w["rff_w"]) + w["rff_b"]) * amplitude
-        p = tf.maximum(tf.sigmoid(tf.matmul(lifted, w["w"]) + w["b"]), P_FLOOR)
-        return {"logits": tf.math.log(p / tf.reduce_sum(p, -1, keepdims=True))}
+        z = tf.matmul(lifted, w["w"]) + w["b"]
+        # log sigmoid without overflow on either side, from operations that TFLite has
+        log_sigmoid = tf.minimum(z, 0.0) - tf.math.log(1.0 + tf.exp(-tf.abs(z)))
+        return {"logits": tf.nn.log_softmax(log_sigmoid)}
 
     x = tf.keras.Input((features,), batch_size=1, name="x")
     return tf.keras.Model({"x": x}, _layer(tf, "svm", forward)(x))

@@ -65,7 +65,7 @@ def train(
 
 def log_of(p: Any) -> learner.F32:
     """Log-probabilities float32 [n, 3] of probabilities, with the floor of the product."""
-    return np.log(np.maximum(np.asarray(p, np.float64), 1e-9)).astype(np.float32)
+    return np.log(np.maximum(np.asarray(p, np.float64), 1e-7)).astype(np.float32)
 
 
 def _tell(progress: Progress, rounds: int) -> Any:

@@ -1,11 +1,12 @@
 """Labels that could have been traded: net of spread and fees, entered after the latency.
 
-With book prices b (bid) and a (ask), decision time t, latency l, horizon h and fee f per side:
-``long = (b[t+l+h] - a[t+l]) / M[t] - 2f`` and ``short = (b[t+l] - a[t+l+h]) / M[t] - 2f``. A row is *up* when ``long``
-exceeds theta, *down* when ``short`` does, else *flat*: with real costs nearly all rows are flat, and that is the truth.
+With book prices b (bid) and a (ask), decision time t, latency l, horizon h and fee f per side: ``long =
+(b[t+l+h] - a[t+l]) / M[t] - 2f`` and ``short = (b[t+l] - a[t+l+h]) / M[t] - 2f``. A row is *up* when ``long``
+exceeds theta, *down* when ``short`` does, else *flat*: with real costs nearly all rows are flat, and that is
+the truth.
 
-``refuse_if_leaky`` is the guard against labels that contain the past: on a random walk nothing can be predicted,
-so a label that a look at the past predicts there is no label.
+``refuse_if_leaky`` is the guard against labels that contain the past: on a random walk nothing can be
+predicted, so a label that a look at the past predicts there is no label.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ I64 = NDArray[np.int64]
 class Labels:
     """One row per book snapshot. NaN where ``y`` is VOID.
 
-    ``y`` uint8 [n]: DOWN, FLAT, UP or VOID. ``long_bps``, ``short_bps`` float32 [n]: result of a lot bought (sold) at the
-    touch and closed at the touch, net of spread and fees. ``move_bps`` float32 [n]: change of mid over the same window,
-    against the mid at the decision. ``entry_ns``, ``exit_ns`` int64 [n]: the window's ends.
+    ``y`` uint8 [n]: DOWN, FLAT, UP or VOID. ``long_bps``, ``short_bps`` float32 [n]: result of a lot bought
+    (sold) at the touch and closed at the touch, net of spread and fees. ``move_bps`` float32 [n]: change of
+    mid over the same window, against the mid at the decision. ``entry_ns``, ``exit_ns`` int64 [n]: the
+    window's ends.
     """
 
     y: NDArray[np.uint8]
@@ -113,7 +115,8 @@ def make_labels(
     y[short_bps > theta_bps] = DOWN
     y[~valid] = VOID
     return Labels(
-        y, long_bps.astype(np.float32), short_bps.astype(np.float32), move_bps.astype(np.float32), entry_ns, exit_ns
+        y, long_bps.astype(np.float32), short_bps.astype(np.float32), move_bps.astype(np.float32),
+        entry_ns, exit_ns,
     )  # fmt: skip
 
 
@@ -138,9 +141,10 @@ def random_walk_macro_f1(
 ) -> float:
     """Macro-F1 of "price above its own trailing mean" against a label, on a Gaussian random walk.
 
-    ``label_fn`` takes mids float64 [n] and returns one value a row: classes as uint8 (DOWN, FLAT, UP, VOID), or a number
-    (NaN = void) which is cut into balanced terciles. ``window`` is the trailing mean's length. The predictor is
-    cut so that it says each class as often as the label has it; without a leak the score is then close to 1/3.
+    ``label_fn`` takes mids float64 [n] and returns one value a row: classes as uint8 (DOWN, FLAT, UP, VOID),
+    or a number (NaN = void) which is cut into balanced terciles. ``window`` is the trailing mean's length.
+    The predictor is cut so that it says each class as often as the label has it; without a leak the score is
+    then close to 1/3.
     """
     mids = 1e5 + np.cumsum(np.random.default_rng(seed).normal(0.0, 4.0, n))
     label = label_fn(mids)
@@ -164,8 +168,8 @@ def refuse_if_leaky(name: str, label_fn: Callable[[NDArray[np.float64]], NDArray
     score = max(random_walk_macro_f1(label_fn, window=w) for w in (10, 20, 50))
     if score > LEAK_LIMIT:
         raise ScalperError(
-            f"label {name!r} is predicted with macro-F1 {score:.3f} on a random walk, above {LEAK_LIMIT}: it contains "
-            "the past and is refused; use the executable label"
+            f"label {name!r} is predicted with macro-F1 {score:.3f} on a random walk, above {LEAK_LIMIT}: it "
+            "contains the past and is refused; use the executable label"
         )
     return score
 
@@ -173,7 +177,7 @@ def refuse_if_leaky(name: str, label_fn: Callable[[NDArray[np.float64]], NDArray
 def executable_on_walk(
     mids: NDArray[np.float64], *, horizon: int = 40, spread_ticks: int = 2
 ) -> NDArray[np.uint8]:
-    """The product's own label on given mids: one snapshot per 0.25 s, constant spread, one step of latency."""
+    """The product's own label on given mids: a snapshot per 0.25 s, constant spread, one step of latency."""
     n = len(mids)
     books = Books.empty(n)
     books.recv_ns[:] = books.exch_ns[:] = np.arange(n, dtype=np.int64) * (SECOND_NS // 4)
@@ -189,7 +193,7 @@ def executable_on_walk(
 
 
 def past_anchored(mids: NDArray[np.float64], *, window: int = 20) -> NDArray[np.float64]:
-    """The leaky label of the textbooks, for comparison only: mean of the next ``window`` mids over mean of the last."""
+    """The leaky label of the textbooks, for comparison only: mean of the next mids over mean of the last."""
     sums = np.concatenate([[0.0], np.cumsum(mids)])
     means = (sums[window:] - sums[:-window]) / window
     label = np.full(len(mids), np.nan)

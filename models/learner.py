@@ -12,13 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from market.errors import ScalperError
 from models import evaluate
+from models.labels import VOID
+from models.scaling import Scaler
+from models.splits import BLOCK_NAMES
+
+if TYPE_CHECKING:
+    from models.dataset import Dataset
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -26,8 +32,6 @@ I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Progress = Callable[[str], None]
 
-DAY_NS = 86_400_000_000_000
-CLOCK_DAYS = 5
 JUDGED = ("calibrate", "threshold", "score")
 """Blocks for which every learner leaves log-probabilities; ``live`` is not among them."""
 
@@ -41,7 +45,8 @@ class Series:
     """One instrument as a learner sees it, ``n`` book rows in time order.
 
     ``X`` float32 [n, F] raw features (NaN = masked); ``y`` int64 [n], -1 = void; ``usable``, ``reset`` bool [n];
-    ``blocks``: bool [n] by name; ``recv_ns``, ``exit_ns`` int64 [n] (``exit_ns``: where the label's future ends).
+    ``blocks``: bool [n] by name; ``recv_ns``, ``exit_ns`` int64 [n] (``exit_ns``: where the label's future ends);
+    ``muted``: columns that nothing may be learnt from (clock features over too few days).
     """
 
     ticker: str
@@ -52,6 +57,7 @@ class Series:
     blocks: Mapping[str, Mask]
     recv_ns: I64
     exit_ns: I64
+    muted: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.X)
@@ -66,48 +72,36 @@ class Series:
         return self.usable & np.logical_or.reduce([self.blocks[b] for b in JUDGED])
 
 
-def series_of(dataset: Any, *, scaled: bool = False, scaler: Any = None) -> list[Series]:
-    """The instruments of a ``models.dataset.Dataset`` (or ``Series`` as they are), by name.
+def series_of(dataset: Dataset | Sequence[Series], *, scaled: bool = False, scaler: Any = None) -> list[Series]:
+    """The instruments of a data set as learners see them, by name; ``Series`` pass as they are.
 
-    ``scaled``: X goes through ``scaler``; without one a scaler is fitted on the usable rows of block ``fit`` of all
-    instruments, as the pipeline does. Clock columns are muted (``muted_columns``).
+    ``scaled``: X goes through ``scaler``, by default the one of the product, which also silences muted columns.
+    Unscaled, a muted column is all NaN, so that no tree can split on it.
     """
-    if isinstance(dataset, list | tuple):
-        series = list(dataset)
-    else:
-        series = [_one(dataset, t) for t in dataset.tickers]
-    series.sort(key=lambda s: s.ticker)
+    series = [_view(dataset, t) for t in dataset.tickers] if hasattr(dataset, "tickers") else list(dataset)
     if not series:
         raise TrainingError("the data set holds no instrument: run the features and labels stages")
-    muted = list(muted_columns(series))
+    series.sort(key=lambda s: s.ticker)
     if scaled:
         if scaler is None:
-            from models import scaling
-
-            scaler = scaling.fit(np.concatenate([s.X[s.usable & s.blocks["fit"]] for s in series]))
-        series = [replace(s, X=scaler.apply(s.X)) for s in series]
-    if muted:
-        series = [replace(s, X=_without(s.X, muted, 0.0 if scaled else np.nan)) for s in series]
-    return series
+            muted = series[0].muted
+            fit = np.concatenate([s.X[s.usable & s.blocks["fit"]] for s in series])
+            scaler = dataset.fit_scaler() if hasattr(dataset, "fit_scaler") else Scaler.fit(fit, mute=muted)
+        return [replace(s, X=scaler.apply(s.X)) for s in series]
+    return [replace(s, X=_silenced(s.X, s.muted)) if s.muted else s for s in series]
 
 
-def muted_columns(series: Sequence[Series]) -> tuple[int, ...]:
-    """Clock features, unless block ``fit`` holds ``CLOCK_DAYS`` days.
-
-    Over a few days the time of day names an episode, and what is learnt about it is false the next day. A muted
-    column is constant in training and has zero weight afterwards, so inference needs to know nothing of it.
-    """
-    from features import schema
-
-    if series[0].X.shape[1] != schema.F:
-        return ()
-    days = {int(d) for s in series for d in np.unique(s.recv_ns[s.blocks["fit"]] // DAY_NS)}
-    return () if len(days) >= CLOCK_DAYS else tuple(schema.SEASONAL)
+def _view(dataset: Dataset, ticker: str) -> Series:
+    s = dataset.series[ticker]
+    names = dataset.blocks.names
+    blocks = {n: s.block == dataset.blocks.index(n) if n in names else np.zeros(len(s), bool) for n in BLOCK_NAMES}
+    y = np.where(s.y == VOID, -1, s.y.astype(np.int64))
+    return Series(ticker, s.X, y, s.usable, s.reset, blocks, s.recv_ns, s.exit_ns, dataset.muted)
 
 
-def _without(X: F32, columns: list[int], value: float) -> F32:
+def _silenced(X: F32, columns: Sequence[int]) -> F32:
     X = X.copy()
-    X[:, columns] = value
+    X[:, list(columns)] = np.nan
     return X
 
 
@@ -206,7 +200,7 @@ def finish(
         raise TrainingError("block 'calibrate' holds no labelled row that the learner scored: record more hours")
     scored, y = (np.concatenate([p[i] for p in parts.values()]) for i in (0, 1))
     report: dict[str, Any] = {
-        "name": name, "features": int(series[0].X.shape[1]), "muted_features": list(muted_columns(series)),
+        "name": name, "features": int(series[0].X.shape[1]), "muted_features": series[0].muted,
         "tickers": [s.ticker for s in series],
         "rows": {
             "train": len(taught), "early": int(sum(m.sum() for m in rows.early)), "calibrate": len(y),

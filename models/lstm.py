@@ -39,9 +39,8 @@ def train(
     prior = evaluate.shares(taught)
     class_weights = (1.0 / (3.0 * prior) if balance else np.ones(3)).astype(np.float32)
     progress(f"lstm: {len(taught):,} labels on {x.shape[1]} streams of {x.shape[0]:,} steps")
-    with learner.fixed_threads(threads, torch=True):
-        muted = list(learner.muted_columns(series))
-        fit = _Fit(x.shape[2], hidden, seed, learning_rate, weight_decay, clip, class_weights, muted)
+    with learner.fixed_threads(1, torch=True):  # its steps are too small to share
+        fit = _Fit(x.shape[2], hidden, seed, learning_rate, weight_decay, clip, class_weights)
         best, best_loss, waited, history = fit.weights(), np.inf, 0, []
         for epoch in range(epochs):
             fit.epoch(x, y, fresh, chunk, anneal=0.5 * (1 + np.cos(np.pi * epoch / epochs)))
@@ -157,7 +156,7 @@ class _Fit:
 
     def __init__(
         self, features: int, hidden: int, seed: int, learning_rate: float, weight_decay: float, clip: float,
-        class_weights: F32, muted: list[int],
+        class_weights: F32,
     ) -> None:  # fmt: skip
         import torch
 
@@ -168,7 +167,6 @@ class _Fit:
             "w": rng.uniform(-1, 1, (features + hidden, 4 * hidden)) / np.sqrt(hidden), "b": b,
             "head_w": rng.uniform(-1, 1, (hidden, 3)) / np.sqrt(hidden), "head_b": np.zeros(3),
         }  # fmt: skip
-        start["w"][muted] = 0.0
         self.p = {k: torch.tensor(v.astype(np.float32), requires_grad=True) for k, v in start.items()}
         self.features, self.hidden, self.rate, self.clip = features, hidden, learning_rate, clip
         self.class_weights = torch.tensor(class_weights)

@@ -365,6 +365,8 @@ class Members:
             )
         self.scaler = scaler if scaler is not None else _scaler_from(read(SCALER))
         self.n_features = len(self.scaler.center)
+        self._scaled = np.zeros(self.n_features, np.float32)
+        self._masked = np.zeros(self.n_features, bool)
         self._members = {name: _build(name, read(MEMBER_FILES[name]), self.n_features) for name in self.names}
         self.active: tuple[str, ...] = self.names
         self._started: set[str] = set()
@@ -411,7 +413,7 @@ class Members:
             self.reset(ticker)
         if x.shape != (self.n_features,) or x.dtype != np.float32:
             raise ValueError(f"a row is float32 [{self.n_features}], got {x.dtype} {x.shape}")
-        scaled = self.scaler.apply(x)
+        scaled = self._scale(x)
         ready = True
         for name in self.active:
             try:
@@ -420,6 +422,19 @@ class Members:
                 self.reset(ticker)
                 raise InferenceError(name, str(e)) from e
         return ready
+
+    def _scale(self, x: F32) -> F32:
+        """``Scaler.apply`` to the bit for one row, without its allocations; the answer is overwritten next
+        time.
+        """
+        scaled, clip = self._scaled, np.float32(self.scaler.clip)
+        np.subtract(x, self.scaler.center, out=scaled)
+        np.divide(scaled, self.scaler.scale, out=scaled)
+        np.isnan(scaled, out=self._masked)
+        scaled[self._masked] = 0.0
+        np.maximum(scaled, -clip, out=scaled)
+        np.minimum(scaled, clip, out=scaled)
+        return scaled
 
     def score_one(self, name: str, ticker: str) -> list[float]:
         """Log-probabilities of one member for the row last fed to it."""

@@ -23,7 +23,7 @@ MAX_FIT_ROWS: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Scaler:
-    """``clip((x - center) / scale)`` per column. ``center``, ``scale``: float32 [F]; infinite scale mutes a column."""
+    """``clip((x - center) / scale)``; ``center``, ``scale`` float32 [F]. Infinite scale mutes a column."""
 
     center: F32
     scale: F32
@@ -33,8 +33,8 @@ class Scaler:
     def fit(cls, X: F32, *, clip: float = CLIP, mute: Collection[int] = ()) -> Self:
         """Median and MAD of the finite values of each column of ``X`` [n, F].
 
-        A column whose MAD is 0 (mostly one value) falls back to its standard deviation. One without any spread,
-        without values, or named in ``mute``, gets an infinite scale: it becomes 0 everywhere.
+        A column whose MAD is 0 (mostly one value) falls back to its standard deviation. One without any
+        spread, without values, or named in ``mute``, gets an infinite scale: it becomes 0 everywhere.
         """
         if len(X) == 0:
             raise ScalperError("no rows to fit the scaler on: block 'fit' has no usable row, record more")
@@ -55,7 +55,7 @@ class Scaler:
         return cls(center, scale, clip)
 
     def apply(self, X: F32) -> F32:
-        """Scaled and clipped float32 of the shape of ``X`` ([F] or [n, F]); NaN (a masked feature) becomes 0."""
+        """Scaled and clipped float32 of the shape of ``X``, [F] or [n, F]; NaN (masked) becomes 0."""
         scaled = (X - self.center) / self.scale
         np.nan_to_num(scaled, copy=False, nan=0.0, posinf=self.clip, neginf=-self.clip)
         return np.clip(scaled, -self.clip, self.clip, out=scaled).astype(np.float32, copy=False)

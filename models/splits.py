@@ -1,8 +1,9 @@
 """Chronological blocks: each later step of learning is fitted on rows that come later than the ones before.
 
-Base models on ``fit``; calibration and ensemble weights on ``calibrate``; thresholds on ``threshold``; the figures
-that people read on ``score``; ``live`` is never touched by the line: the paper exchange plays it.
-Rows near a boundary are purged, because their label would look into the next block (Lopez de Prado 2018, ch. 7).
+Base models on ``fit``; calibration and ensemble weights on ``calibrate``; thresholds on ``threshold``; the
+figures that people read on ``score``; ``live`` is never touched by the line: the paper exchange plays it.
+Rows near a boundary are purged, because their label would look into the next block (Lopez de Prado 2018, ch.
+7).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ NO_BLOCK: Final = 255
 class Blocks:
     """Named half-open time intervals ``[from_ns, to_ns)`` in order.
 
-    A row belongs to a block when it is at least ``embargo_ns`` after its start (the first block has none before it)
-    and its label's window, ``purge_ns`` long, ends inside it.
+    A row belongs to a block when it is at least ``embargo_ns`` after its start (the first block has none
+    before it) and its label's window, ``purge_ns`` long, ends inside it.
     """
 
     blocks: tuple[tuple[str, int, int], ...]
@@ -74,8 +75,8 @@ def chronological(
 ) -> Blocks:
     """Cut ``[start_ns, end_ns)`` into blocks in the order of BLOCK_NAMES, each a fraction of the time.
 
-    ``fractions`` may leave blocks out; they must add up to 1. ``purge_ns`` is horizon + latency of the labels.
-    ConfigError when a fraction is unknown or a block would be shorter than what is purged from it.
+    ``fractions`` may leave blocks out; they must add up to 1. ``purge_ns`` is horizon + latency of the
+    labels. ConfigError when a fraction is unknown or a block would be shorter than what is purged from it.
     """
     return over_sessions([(start_ns, end_ns)], fractions, purge_ns, embargo_ns)
 
@@ -93,8 +94,8 @@ def over_sessions(
     total = sum(fractions.values())
     if unknown or not names or min(fractions.values()) < 0 or not math.isclose(total, 1.0, abs_tol=1e-6):
         raise ConfigError(
-            f"split fractions {dict(fractions)} must be named among {', '.join(BLOCK_NAMES)}, be 0 or more and add "
-            f"up to 1 (they add up to {total:g})"
+            f"split fractions {dict(fractions)} must be named among {', '.join(BLOCK_NAMES)}, be 0 or more "
+            f"and add up to 1 (they add up to {total:g})"
         )
     union = _union(sessions)
     traded_ns = sum(b - a for a, b in union)
@@ -108,8 +109,8 @@ def over_sessions(
         lost_ns = purge_ns + (embargo_ns if k else 0)
         if to_ns - from_ns <= lost_ns:
             raise ConfigError(
-                f"block {name!r} is {(to_ns - from_ns) / 1e9:.1f} s long and {lost_ns / 1e9:.1f} s of it are purged: "
-                "record more, or give it a larger fraction"
+                f"block {name!r} is {(to_ns - from_ns) / 1e9:.1f} s long and {lost_ns / 1e9:.1f} s of it are "
+                "purged: record more, or give it a larger fraction"
             )
     return Blocks(blocks, purge_ns, embargo_ns)
 

@@ -39,7 +39,6 @@ def train(
     rng = np.random.default_rng(seed)
     gamma = 0.5 / X.shape[1] if gamma is None else gamma
     rff_w = (rng.standard_normal((X.shape[1], features)) * math.sqrt(2.0 * gamma)).astype(np.float32)
-    rff_w[list(learner.muted_columns(series))] = 0.0
     rff_b = rng.uniform(0.0, 2.0 * math.pi, features).astype(np.float32)
     progress(f"svm: {len(y):,} rows teach {features} random features, {len(ye):,} rows calibrate")
     w, b = np.zeros((features, 3)), np.zeros(3)

@@ -24,8 +24,8 @@ BATCH_FORWARD = 1024
 def train(
     dataset: Any, out_dir: Path, *, seed: int, threads: int, progress: Progress = print,
     window: int = 32, width: int = 32, layers: int = 2, heads: int = 4, ff: int = 64, epochs: int = 6,
-    windows_per_epoch: int = 20_000, batch: int = 256, learning_rate: float = 1.5e-3, weight_decay: float = 5e-2,
-    clip: float = 1.0, patience: int = 2, early_windows: int = 3_000, early_share: float = 0.15,
+    windows_per_epoch: int = 20_000, batch: int = 256, learning_rate: float = 1e-3, weight_decay: float = 0.1,
+    dropout: float = 0.15, clip: float = 1.0, patience: int = 2, early_windows: int = 3_000, early_share: float = 0.15,
     scaler: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit on block ``fit``, stop on its last ``early_share``; writes ``weights.npz``, report and ``logits.npz``.
@@ -49,7 +49,7 @@ def train(
     rng = np.random.default_rng(seed)
     progress(f"transformer: {len(ends):,} windows of {window} rows, {min(len(ends), windows_per_epoch):,} an epoch")
     with learner.fixed_threads(threads, torch=True):
-        p = _start(rng, X.shape[1], window, width, layers, ff, list(learner.muted_columns(series)))
+        p = _start(rng, X.shape[1], window, width, layers, ff)
         decay = [v for k, v in p.items() if k.endswith(("_w", "_wq", "_wk", "_wv", "_wo"))]
         plain = [v for k, v in p.items() if not k.endswith(("_w", "_wq", "_wk", "_wv", "_wo"))]
         optimiser = torch.optim.AdamW(
@@ -60,13 +60,14 @@ def train(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.2)
         Xt, yt = torch.from_numpy(X), torch.from_numpy(y)
         reach = torch.arange(1 - window, 1)
+        drop = _Dropout(seed, dropout)
         best, best_loss, waited, history = _arrays(p), np.inf, 0, []
         for epoch in range(epochs):
             chosen = rng.permutation(len(ends))[:windows_per_epoch]
             for first in range(0, len(chosen), batch):
                 at = torch.from_numpy(chosen[first : first + batch])
                 x = Xt[torch.from_numpy(ends[chosen[first : first + batch]])[:, None] + reach]
-                loss = torch.nn.functional.cross_entropy(logits(p, x, heads), yt[at])
+                loss = torch.nn.functional.cross_entropy(logits(p, x, heads, drop), yt[at])
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(decay + plain, clip)
@@ -87,7 +88,7 @@ def train(
             "hyper": {
                 "window": window, "width": width, "layers": layers, "heads": heads, "ff": ff, "batch": batch,
                 "windows_per_epoch": windows_per_epoch, "learning_rate": learning_rate,
-                "weight_decay": weight_decay, "clip": clip,
+                "weight_decay": weight_decay, "dropout": dropout, "clip": clip,
             },
         }  # fmt: skip
         weights = {**best, "n_heads": np.array([heads]), "T": np.array([window])}
@@ -96,15 +97,32 @@ def train(
         )
 
 
-def logits(p: dict[str, Any], x: Any, heads: int) -> Any:
-    """Class scores [B, 3] of scaled windows [B, T, F]; torch tensors in and out."""
+class _Dropout:
+    """Inverted dropout from its own generator, so that nobody else's random numbers change the weights."""
+
+    def __init__(self, seed: int, share: float) -> None:
+        import torch
+
+        self.share, self.generator = share, torch.Generator().manual_seed(seed)
+
+    def __call__(self, v: Any) -> Any:
+        import torch
+
+        if self.share <= 0:
+            return v
+        kept = torch.empty_like(v).bernoulli_(1.0 - self.share, generator=self.generator)
+        return v * kept / (1.0 - self.share)
+
+
+def logits(p: dict[str, Any], x: Any, heads: int, drop: Any = lambda v: v) -> Any:
+    """Class scores [B, 3] of scaled windows [B, T, F]; torch tensors in and out. ``drop`` acts in training only."""
     import torch
 
     def norm(v: Any, name: str) -> Any:
         v = v - v.mean(-1, keepdim=True)
         return v * torch.rsqrt((v * v).mean(-1, keepdim=True) + LN_EPS) * p[f"{name}_g"] + p[f"{name}_b"]
 
-    h = x @ p["in_w"] + p["in_b"] + p["pos"]
+    h = drop(x @ p["in_w"] + p["in_b"] + p["pos"])
     B, T, d = h.shape
     layer = 0
     while f"l{layer}_wq" in p:
@@ -114,9 +132,9 @@ def logits(p: dict[str, Any], x: Any, heads: int) -> Any:
             (u @ p[f"{n}w{c}"] + p[f"{n}b{c}"]).view(B, T, heads, d // heads).transpose(1, 2) for c in "qkv"
         )
         a = torch.softmax(q @ k.transpose(2, 3) * (d // heads) ** -0.5, dim=-1) @ v
-        h = h + a.transpose(1, 2).reshape(B, T, d) @ p[n + "wo"] + p[n + "bo"]
+        h = h + drop(a.transpose(1, 2).reshape(B, T, d) @ p[n + "wo"] + p[n + "bo"])
         u = torch.relu(norm(h, n + "ln2") @ p[n + "ff1_w"] + p[n + "ff1_b"])
-        h = h + u @ p[n + "ff2_w"] + p[n + "ff2_b"]
+        h = h + drop(u @ p[n + "ff2_w"] + p[n + "ff2_b"])
         layer += 1
     return norm(h, "lnf").mean(1) @ p["head_w"] + p["head_b"]
 
@@ -166,7 +184,7 @@ def _windows(series: Sequence[Series], wanted: Sequence[Mask], window: int) -> t
 
 
 def _start(
-    rng: np.random.Generator, features: int, window: int, width: int, layers: int, ff: int, muted: list[int]
+    rng: np.random.Generator, features: int, window: int, width: int, layers: int, ff: int
 ) -> dict[str, Any]:
     """Fresh parameters by name, in the order and shapes of ``weights.npz`` (matrices are in x out)."""
     import torch
@@ -178,7 +196,6 @@ def _start(
         "in_w": matrix(features, width), "in_b": np.zeros(width),
         "pos": 0.1 * rng.standard_normal((window, width)),
     }  # fmt: skip
-    p["in_w"][muted] = 0.0
     for layer in range(layers):
         n = f"l{layer}_"
         p[n + "ln1_g"], p[n + "ln1_b"] = np.ones(width), np.zeros(width)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features import schema
 from flows import params as params_file
@@ -23,6 +24,7 @@ from flows.stages.common import (
     EXPORTED,
     FEATURES,
     LABELS,
+    LEARNERS,
     METRICS,
     RECORDING,
     Say,
@@ -33,6 +35,7 @@ from flows.stages.common import (
 )
 from flows.stages.exported import draft, model_files
 from flows.stages.model_card import model_card
+from market.errors import ConfigError
 from market.recording import Recording
 from models.bundle import ENSEMBLE, GOLDEN, write_bundle
 from models.dataset import Dataset, load
@@ -42,6 +45,8 @@ GOLDEN_ROWS = 160
 """Rows of the golden sample: a Transformer window and plenty after it."""
 DAY_NS = 86_400_000_000_000
 DRAFTS = Path("artifacts/golden")
+MEASURED = ("labels", *(f"train_{name}" for name in LEARNERS), "ensemble", "quantise", "calibrate", "backtest")
+"""The stages whose metrics go into the manifest."""
 
 
 def main(say: Say) -> None:
@@ -61,18 +66,15 @@ def main(say: Say) -> None:
     say(f"{manifest['watermark']} bundle {bundle.sha256[:12]}, {len(files)} files, signed")
 
 
-def golden_rows(dataset: Dataset) -> tuple[str, Any]:
+def golden_rows(dataset: Dataset) -> tuple[str, NDArray[np.float32]]:
     """The first ``GOLDEN_ROWS`` neighbouring usable rows of block ``calibrate``: (ticker, X float32 [n, F])."""
-    for series in dataset.series:
-        rows = np.flatnonzero(series.usable & series.blocks["calibrate"])
-        if len(rows) < GOLDEN_ROWS:
-            continue
+    for ticker, series in dataset.series.items():
+        rows = np.flatnonzero(dataset.rows(ticker, "calibrate", labelled=False))
         fresh = np.cumsum(series.reset)[rows]
         for start in range(0, len(rows) - GOLDEN_ROWS + 1, GOLDEN_ROWS):
-            chosen = rows[start : start + GOLDEN_ROWS]
             if fresh[start] == fresh[start + GOLDEN_ROWS - 1]:
-                return series.ticker, series.X[chosen]
-    raise params_file.ConfigError(
+                return ticker, series.X[rows[start : start + GOLDEN_ROWS]]
+    raise ConfigError(
         f"no instrument has {GOLDEN_ROWS} usable rows in a row in block 'calibrate': record more hours"
     )
 
@@ -101,7 +103,7 @@ def manifest_fields(params: Params, recording: Recording) -> dict[str, Any]:
         "live_from_ns": times["live"][0],
         "valid_until_ns": times["live"][0] + params.bundle.valid_days * DAY_NS,
         "metrics": {
-            **{path.stem: read_json(path) for path in sorted(METRICS.glob("*.json"))},
+            **{name: read_json(METRICS / f"{name}.json") for name in MEASURED},
             "score": backtest["summary"],
             "verdict": backtest["verdict"],
         },

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from features.batch import FeatureTable
 from flows import params as params_file
 from flows.stages.common import (
     CALIBRATION,
@@ -25,6 +25,7 @@ from flows.stages.exported import Logp, run_members
 from market.recording import Recording
 from models.calibrate import Costs, Market, calibrate
 from models.dataset import Dataset, load
+from models.labels import VOID
 
 
 def main(say: Say) -> None:
@@ -33,7 +34,7 @@ def main(say: Say) -> None:
     dataset = load(FEATURES, LABELS)
     weights = read_json(ENSEMBLE / "ensemble_weights.json")["weights"]
     logp = run_members(dataset)
-    say(f"ran the exported members over {sum(len(s) for s in dataset.series):,} rows' later half")
+    say(f"ran the exported members over {sum(_scored(members) for members in logp.values()):,} rows")
     fee_bps = {
         i.ticker: params.fee_ppm(i, recording.info.tariff) / 100.0 for i in recording.info.instruments
     }
@@ -53,6 +54,27 @@ def main(say: Say) -> None:
             "verdicts": {t: row["verdict"] for t, row in report["instruments"].items()},
         },
     )
+
+
+def markets(dataset: Dataset, logp: Logp, fee_bps: dict[str, float]) -> list[Market]:
+    """The data set in the form that the calibration takes; it cuts off later blocks itself."""
+    out = []
+    for ticker, series in dataset.series.items():
+        day = np.zeros(len(series), np.int64)
+        day[series.day_start[1:]] = 1
+        out.append(
+            Market(
+                ticker, series.recv_ns, series.mid2, series.spread,
+                np.where(series.y == VOID, -1, series.y).astype(np.int64), series.move_bps,
+                dataset.rows(ticker, "calibrate", labelled=False),
+                dataset.rows(ticker, "threshold", labelled=False), np.cumsum(day), fee_bps[ticker], logp[ticker],
+            )
+        )  # fmt: skip
+    return out
+
+
+def _scored(members: dict[str, NDArray[np.float32]]) -> int:
+    return int(np.isfinite(next(iter(members.values()))[:, 0]).sum())
 
 
 def save_logp(path: Path, logp: Logp) -> None:

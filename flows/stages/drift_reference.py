@@ -18,14 +18,15 @@ def main(say: Say) -> None:
     columns = [j for j, spec in enumerate(schema.FEATURES) if not spec.seasonal]
     names = [schema.NAMES[j] for j in columns]
     rows = {}
-    for series in dataset.series:
-        known = series.usable & ~series.blocks["live"]
-        p = np.exp(blended(logp[series.ticker])[known])
-        rows[series.ticker] = (series.recv_ns[known], series.X[known][:, columns], p[:, 2] - p[:, 0])
+    live = dataset.blocks.index("live")
+    for ticker, series in dataset.series.items():
+        known = series.usable & (series.block != live)
+        p = np.exp(blended(logp[ticker])[known])
+        rows[ticker] = (series.recv_ns[known], series.X[known][:, columns], p[:, 2] - p[:, 0])
     reference = drift.reference_of(names, rows)
     with whole(DRIFT) as folder:
         drift.save(reference, folder)
-    sizes = {t: {n: round(c.n_eff, 1) for n, c in columns.items()} for t, columns in reference.items()}
+    sizes = {t: {n: round(c.n_eff, 1) for n, c in by_name.items()} for t, by_name in reference.items()}
     slowest = {t: min(by_name.items(), key=lambda item: item[1]) for t, by_name in sizes.items() if by_name}
     write_metrics("drift_reference", {"effective_rows": sizes})
     for ticker, (name, n_eff) in slowest.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.stages.common import CALIBRATION, EXPORTED, LOGP, blocks, read_json
+from flows.stages.common import CALIBRATION, EXPORTED, LOGP, read_json
 from models.bundle import ENSEMBLE, MEMBER_FILES, SCALER, Bundle
 from models.dataset import Dataset
 from models.learner import log_softmax
@@ -35,19 +35,17 @@ def draft(manifest: dict[str, object] | None = None) -> Bundle:
 
 def run_members(dataset: Dataset) -> Logp:
     """The exported members over everything from a little before block ``calibrate`` to the end of ``score``."""
-    times = blocks()
-    from_ns, to_ns = times["calibrate"][0] - WARM_NS, times["score"][1]
+    from_ns, to_ns = dataset.blocks.span("calibrate")[0] - WARM_NS, dataset.blocks.span("score")[1]
     out: Logp = {}
-    for series in dataset.series:
-        seen = (series.recv_ns >= from_ns) & (series.recv_ns < to_ns)
-        first, last = (int(i) for i in (np.argmax(seen), len(seen) - np.argmax(seen[::-1])))
+    for ticker, series in dataset.series.items():
+        first, last = (int(i) for i in np.searchsorted(series.recv_ns, (from_ns, to_ns)))
         rows = slice(first, last)
         part = Members(EXPORTED).run(series.X[rows], series.usable[rows], series.reset[rows])
-        out[series.ticker] = {}
+        out[ticker] = {}
         for name, logp in part.items():
-            full = np.full((len(seen), 3), np.nan, np.float32)
+            full = np.full((len(series), 3), np.nan, np.float32)
             full[rows] = logp
-            out[series.ticker][name] = full
+            out[ticker][name] = full
     return out
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from features import schema
 from features.batch import compute
-from flows.stages.common import FEATURES, RECORDING, Say, run, whole, write_json, write_metrics
+from flows.stages.common import FEATURES, RECORDING, Say, run, whole, write_metrics
 from market.recording import Recording
+from models.dataset import write_schema
 
 
 def main(say: Say) -> None:
@@ -19,7 +20,7 @@ def main(say: Say) -> None:
                 share = float(table.usable.mean())
                 usable[f"{ticker} {day}"] = round(share, 6)
                 say(f"{ticker} {day}: {len(table):,} rows, {share:.1%} usable")
-        write_json(folder / "schema.json", {"hash": schema.schema_hash(), "names": list(schema.NAMES)})
+        write_schema(folder)
     write_metrics("features", {"schema_hash": schema.schema_hash(), "features": schema.F, "usable": usable})
     say(f"{schema.F} features, schema {schema.schema_hash()[:12]}")
 

@@ -14,10 +14,7 @@ from market.importers import ingest
 
 def main(say: Say) -> None:
     params = params_file.load()
-    recording, reports = ingest(Path(params.data.path), RECORDING)
-    for name, report in reports.items():
-        for line in report.lines():
-            say(f"{name}: {line}")
+    recording, reports = ingest(Path(params.data.path), RECORDING, progress=say)
     data_hash = recording.data_hash()
     write_metrics(
         "ingest",

@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import numpy as np
 
 from features.batch import FeatureTable
 from flows import params as params_file
-from flows.stages.common import FEATURES, LABELS, RECORDING, Say, run, whole, write_json, write_metrics
+from flows.stages.common import FEATURES, LABELS, RECORDING, Say, run, whole, write_metrics
 from market.recording import Recording
-from models.labels import make_labels
-from models.splits import chronological
+from models.dataset import write_blocks
+from models.labels import VOID, make_labels
+from models.splits import over_sessions
 
-VOID = 255
+CLASSES = ("down", "flat", "up")
 
 
 def main(say: Say) -> None:
     params = params_file.load()
     recording = Recording.open(RECORDING)
     shares: dict[str, dict[str, float]] = {}
-    first_ns, last_ns = [], []
+    sessions = []
     with whole(LABELS) as folder:
         for ticker, days in sorted(recording.info.days.items()):
-            (folder / ticker).mkdir()
             ppm = params.fee_ppm(recording.info.instrument(ticker), recording.info.tariff)
             for day in days:
-                market = recording.read(ticker, day)
-                with np.load(FEATURES / ticker / f"{day}.npz", allow_pickle=False) as stored:
-                    table = FeatureTable(**{f.name: stored[f.name] for f in fields(FeatureTable)})
+                table = FeatureTable.load(FEATURES / ticker / f"{day}.npz")
                 labels = make_labels(
-                    market, table, horizon_s=params.labels.horizon_s, latency_s=params.latency_s, fee_ppm=ppm,
-                    theta_bps=params.labels.theta_bps,
+                    recording.read(ticker, day), table, horizon_s=params.labels.horizon_s, fee_ppm=ppm,
+                    latency_s=params.latency_s, theta_bps=params.labels.theta_bps,
                 )  # fmt: skip
-                np.savez(folder / ticker / f"{day}.npz", **{f.name: getattr(labels, f.name) for f in fields(labels)})
-                first_ns.append(int(table.recv_ns[0]))
-                last_ns.append(int(table.recv_ns[-1]) + 1)
+                labels.save(folder / ticker / f"{day}.npz")
+                sessions.append((int(table.recv_ns[0]), int(table.recv_ns[-1]) + 1))
                 known = labels.y[labels.y != VOID]
                 share = {
                     name: round(float(np.mean(known == code)) if len(known) else 0.0, 6)
-                    for code, name in enumerate(("down", "flat", "up"))
+                    for code, name in enumerate(CLASSES)
                 }
                 shares[f"{ticker} {day}"] = share
-                say(
-                    f"{ticker} {day} at {ppm / 100:g} bp a side: "
-                    f"down {share['down']:.1%}, flat {share['flat']:.1%}, up {share['up']:.1%}"
-                )
-        purge_ns = round((params.labels.horizon_s + params.latency_s) * 1e9)
-        blocks = chronological(min(first_ns), max(last_ns), asdict(params.split), purge_ns)
-        write_json(folder / "blocks.json", blocks.to_dict())
+                told = ", ".join(f"{name} {value:.1%}" for name, value in share.items())
+                say(f"{ticker} {day} at {ppm / 100:g} bp a side: {told}")
+        blocks = over_sessions(sessions, asdict(params.split), params.horizon_ns + params.latency_ns)
+        write_blocks(folder, blocks)
     write_metrics("labels", {"shares": shares, "horizon_s": params.labels.horizon_s, **blocks.to_dict()})
 
 

@@ -20,6 +20,8 @@ def train_stage(name: str, train: Callable[..., dict[str, Any]], say: Say) -> No
         raise ConfigError(f"params.yaml: {name} has no {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     dataset = load(FEATURES, LABELS)
     with whole(MODELS / name) as folder:
+        if "scaler" in (train.__kwdefaults__ or {}):
+            hyper = {**hyper, "scaler": dataset.fit_scaler()}
         report = train(dataset, folder, seed=params.seed, threads=params.threads, progress=say, **hyper)
     kept = ("log_loss", "climatology_log_loss", "brier_skill", "macro_f1", "mcc", "ece")
     write_metrics(f"train_{name}", {key: report[key] for key in kept})

@@ -289,7 +289,7 @@ class ModelParams(_Section):
     def __post_init__(self) -> None:
         self._whole(at_least=1, names=("horizon_ns",))
         self._whole(at_least=0, names=("valid_until_ns",))
-        self._whole(at_least=1_000, names=("stop_multiplier_e3",))
+        self._whole(at_least=1, names=("stop_multiplier_e3",))
         self._require(type(self.exit_move_millibps) is int, "exit_move_millibps", "a whole number")
 
     def to_dict(self) -> dict[str, Any]:

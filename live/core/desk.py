@@ -36,6 +36,8 @@ class Desk:
         self.orders = Orders()
         self.placed = 0
         self.last_fill_ns: dict[str, int] = {}
+        self.restored_ns = -1
+        """Time of the checkpoint that we go on from: orders placed by then are in it, or long done."""
         self._execution = execution
         self._risk_config = risk_config
         self._portfolio = portfolio
@@ -268,6 +270,9 @@ class Desk:
                 f"order {event.client_order_id} is in {event.ticker}, which is not traded here"
             )
         if self.orders.get(event.client_order_id) is not None:
+            return
+        if event.placed_ns <= self.restored_ns:
+            self._out.audit("ORDER", "ORDER_OLDER_THAN_CHECKPOINT", client_order_id=event.client_order_id)
             return
         self.orders.add(
             Order(

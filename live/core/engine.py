@@ -256,16 +256,22 @@ class Engine:
             "refusals": dict(self.refusals),
         }
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    def restore(self, snapshot: dict[str, Any], now_ns: int | None = None) -> None:
         """Go on from the snapshot of an earlier session; before the first event. Raises ``BadSnapshot``.
+
+        ``now_ns``, the driver's time, lets a snapshot from the future (a paper exchange that was wound back) be refused.
 
         Working orders become UNKNOWN until the broker says, and nothing is sent before the first ``Reconciled``. Holds
         that only time, a person or a new model may lift survive; the others are found out afresh.
         """
         self._check_restorable(snapshot)
-        self._out.now_ns = snapshot["now_ns"]
-        risk = RiskState.from_dict(snapshot["risk"])
-        self._risk.__dict__.update(risk.__dict__)
+        if now_ns is not None and snapshot["now_ns"] > now_ns:
+            raise BadSnapshot(
+                f"the checkpoint is from market time {snapshot['now_ns']}, which is after {now_ns}: the paper market was "
+                f"wound back, remove the checkpoint to start afresh"
+            )
+        self._out.now_ns = self._desk.restored_ns = snapshot["now_ns"]
+        self._risk.restore(snapshot["risk"])
         self._portfolio.restore(snapshot["portfolio"])
         self._desk.orders = Orders.from_list([o for o in snapshot["orders"] if o["ticker"] in self._markets])
         self._desk.doubt_all()

@@ -19,6 +19,7 @@ CANCELLED, REJECTED, UNKNOWN = "CANCELLED", "REJECTED", "UNKNOWN"
 STATES = (INTENT, NEW, PARTIAL, FILLED, CANCELLED, REJECTED, UNKNOWN)
 TERMINAL = frozenset({FILLED, CANCELLED, REJECTED})
 
+MAX_SAVED_DONE_ORDERS = 200
 MAX_DONE_ORDERS = 1_000
 """Finished orders remembered, so that late echoes and late fills still find theirs."""
 
@@ -174,8 +175,10 @@ class Orders:
             del self._by_id[key]
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Working orders and the most recent finished ones."""
-        return [order.to_dict() for order in self._by_id.values()]
+        """Working orders and the ``MAX_SAVED_DONE_ORDERS`` most recent finished ones, oldest first."""
+        done = [order for order in self._by_id.values() if order.settled]
+        forgotten = {order.client_order_id for order in done[:-MAX_SAVED_DONE_ORDERS]}
+        return [order.to_dict() for key, order in self._by_id.items() if key not in forgotten]
 
     @classmethod
     def from_list(cls, rows: list[dict[str, Any]]) -> Orders:

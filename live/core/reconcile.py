@@ -67,7 +67,7 @@ class Reconciler:
             complete = order.lots_executed <= order.lots_filled
             if exhausted and complete and order.client_order_id not in listed and broker == ours:
                 self._desk.presume_gone(order)
-        if self._moving(ticker, asked_ns):
+        if self._moving(ticker) or (broker != ours and self._filled_since(ticker, asked_ns)):
             # Entries here wait until a later reading finds the instrument at rest and in agreement.
             if self._board.holds.get("NOT_RECONCILED") is not None:
                 self._board.hold(
@@ -86,10 +86,12 @@ class Reconciler:
             self._out.add(RequestReconcile(words))
         return True
 
-    def _moving(self, ticker: str, asked_ns: int) -> bool:
-        """Could the broker's figures be from before or after ours? A protective stop at rest does not move."""
-        if any(o.role != "STOP" or self._desk.unclear(o) for o in self._desk.orders.working(ticker)):
-            return True
+    def _moving(self, ticker: str) -> bool:
+        """Is an order open that may fill at any moment? A protective stop at rest is not."""
+        return any(o.role != "STOP" or self._desk.unclear(o) for o in self._desk.orders.working(ticker))
+
+    def _filled_since(self, ticker: str, asked_ns: int) -> bool:
+        """Could a disagreement be a deal that the broker's positions did not show yet?"""
         filled_ns = self._desk.last_fill_ns.get(ticker)
         return filled_ns is not None and filled_ns > asked_ns - self._execution.position_settle_ns
 

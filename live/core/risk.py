@@ -11,6 +11,9 @@ MAX_RATE_STAMPS = 10_000
 """Bound of the sliding windows; a limit above it could not be checked, so configurations stay below."""
 
 
+_COUNTERS = ("day", "day_realised_nano", "day_trips", "day_orders", "consecutive_losses", "reject_streak")
+
+
 class SlidingCount:
     """How many events of the last ``window_ns`` nanoseconds."""
 
@@ -65,25 +68,12 @@ class RiskState:
         self.orders.add(now_ns)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "day": self.day, "day_realised_nano": self.day_realised_nano, "day_trips": self.day_trips,
-            "day_orders": self.day_orders, "consecutive_losses": self.consecutive_losses,
-            "reject_streak": self.reject_streak, "orders": self.orders.to_list(),
-            "fallbacks": self.fallbacks.to_list(),
-        }  # fmt: skip
+        counters = {name: getattr(self, name) for name in _COUNTERS}
+        return {**counters, "orders": self.orders.to_list(), "fallbacks": self.fallbacks.to_list()}
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> RiskState:
-        state = cls()
-        for name in (
-            "day",
-            "day_realised_nano",
-            "day_trips",
-            "day_orders",
-            "consecutive_losses",
-            "reject_streak",
-        ):
-            setattr(state, name, fields[name])
-        state.orders.restore(fields["orders"])
-        state.fallbacks.restore(fields["fallbacks"])
-        return state
+    def restore(self, fields: dict[str, Any]) -> None:
+        """Go on from ``to_dict`` of an earlier session."""
+        for name in _COUNTERS:
+            setattr(self, name, fields[name])
+        self.orders.restore(fields["orders"])
+        self.fallbacks.restore(fields["fallbacks"])

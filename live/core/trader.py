@@ -108,6 +108,10 @@ class Trader:
             or volatility < fallback.volatility_threshold_millibps
         ):
             return
+        hold = self._board.holds.blocking(ticker, reduces=False)
+        if hold is not None:
+            self._refuse(event.trace_id, ticker, f"HOLD_{hold.name}", hold.reason)
+            return
         if self._risk.fallbacks.count(event.now_ns) >= fallback.max_signals_per_hour:
             self._fallback_unavailable(
                 ticker, f"the quota of {fallback.max_signals_per_hour} an hour is used up"

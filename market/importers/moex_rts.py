@@ -119,9 +119,9 @@ def _moscow_day(books: Books, file: Path) -> str:
 
 def _read(file: Path, names: list[str]) -> dict[str, NDArray[np.int64]]:
     try:
-        table = pq.read_table(file, columns=names, partitioning=None)
-        if missing := set(names) - set(table.column_names):
+        if missing := set(names) - set(pq.read_schema(file).names):
             raise RecordingError(f"{file} has no column {', '.join(sorted(missing))}")
+        table = pq.read_table(file, columns=names, partitioning=None)
         return {name: table.column(name).cast(pa.int64()).to_numpy() for name in names}
     except (OSError, pa.ArrowException) as error:
         raise RecordingError(f"{file} cannot be read as Parquet: {error}") from error

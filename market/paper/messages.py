@@ -207,7 +207,7 @@ def _order_type(order: PaperOrder) -> pb.OrderType:
 def post_order_reply(
     order: PaperOrder, exchange: Exchange, tracking_id: str, now_ns: int
 ) -> pb.PostOrderResponse:
-    """Money in roubles, futures included. ``executed_commission`` stays 0, as the broker computes it later."""
+    """Money in roubles, futures included. ``executed_commission`` stays 0: the broker computes it later."""
     i = order.instrument
     reply = pb.PostOrderResponse(
         order_id=order.exchange_id, execution_report_status=_STATUS[order.status], lots_requested=order.lots,

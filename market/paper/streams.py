@@ -32,7 +32,7 @@ Payload = Callable[[], Message | bytes]
 
 @dataclass(slots=True)
 class _Item:
-    """One message to send, made when it is sent; ``dropped`` when a newer book replaced it before that."""
+    """One message, made when it is sent; ``dropped`` when a newer book replaced it before that."""
 
     make: Payload
     dropped: bool = False
@@ -46,14 +46,15 @@ class Outbox:
         self._items: deque[_Item] = deque()
         self._unsent_books: dict[int, _Item] = {}
         self._filled = asyncio.Event()
+        self._finished = False
         self.conflated = 0
-        self.cut = False
+        self.cut_because = ""
 
     def put(self, make: Payload) -> None:
         self._append(_Item(make))
 
     def put_book(self, index: int, make: Payload) -> None:
-        """A book of instrument ``index``: a subscriber who is far behind skips the ones it has not got yet."""
+        """A book of instrument ``index``: a subscriber who is far behind skips the ones not yet sent."""
         waiting = self._unsent_books.get(index)
         if waiting is not None and not waiting.sent and len(self._items) >= CONFLATE_FROM:
             waiting.dropped = True
@@ -62,19 +63,26 @@ class Outbox:
         self._unsent_books[index] = item
         self._append(item)
 
-    def close(self) -> None:
-        """The stream is to be cut: ``next`` returns None from now on."""
-        self.cut = True
+    def finish(self) -> None:
+        """Nothing more will come; what waits is still sent."""
+        self._finished = True
+        self._filled.set()
+
+    def cut(self, because: str) -> None:
+        """The stream is to be broken off; what waits is lost with it."""
+        self.cut_because = because
         self._filled.set()
 
     async def next(self) -> Message | bytes | None:
-        """The next message; None when the stream is to be cut."""
-        while not self.cut:
+        """The next message; None at the end, or when the stream is to be broken off (``cut_because``)."""
+        while not self.cut_because:
             while self._items:
                 item = self._items.popleft()
                 item.sent = True
                 if not item.dropped:
                     return item.make()
+            if self._finished:
+                return None
             self._filled.clear()
             await self._filled.wait()
         return None
@@ -82,13 +90,13 @@ class Outbox:
     def _append(self, item: _Item) -> None:
         self._items.append(item)
         if len(self._items) > MAX_WAITING:
-            self.cut = True
+            self.cut_because = f"the client does not read: {MAX_WAITING} messages are waiting"
         self._filled.set()
 
 
 @dataclass(slots=True)
 class BookSubscription:
-    """What a stream wants of one book; ``held_row`` waits for the end of the throttling window (-1: none)."""
+    """What a stream wants of one book; ``held_row`` waits for the throttling window to end (-1: none)."""
 
     depth: int
     subscription_id: str
@@ -147,11 +155,20 @@ class Hub:
     def cut_all(self) -> None:
         """Ends every open stream, as a broker's restart would."""
         for outbox in [s.outbox for s in self.market] + [s.outbox for s in self.orders]:
-            outbox.close()
+            outbox.cut("the exchange restarts its streams")
+
+    def finish_all(self) -> None:
+        """Ends every open stream in good order."""
+        for outbox in [s.outbox for s in self.market] + [s.outbox for s in self.orders]:
+            outbox.finish()
 
     def leave(self, stream: MarketStream) -> None:
         self.market.discard(stream)
         self.books_conflated += stream.outbox.conflated
+
+    def conflated(self) -> int:
+        """Books that were never sent because a newer one took their place, over all streams so far."""
+        return self.books_conflated + sum(stream.outbox.conflated for stream in self.market)
 
     # ------------------------------------------------------------------ the market
 

@@ -40,13 +40,18 @@ def random_day(seed: int, books: int = 50, trades: int = 30, instrument: Instrum
         instrument,
         DAY,
         Books(
-            times(books), times(books), *(wide(books, DEPTH) for _ in range(4)),
+            times(books),
+            times(books),
+            *(wide(books, DEPTH) for _ in range(4)),
             rng.integers(0, 256, books).astype(np.uint8),
-        ),  # fmt: skip
+        ),
         Trades(
-            times(trades), times(trades), wide(trades), wide(trades),
+            times(trades),
+            times(trades),
+            wide(trades),
+            wide(trades),
             rng.integers(-1, 2, trades).astype(np.int8),
-        ),  # fmt: skip
+        ),
     )
 
 

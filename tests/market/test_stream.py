@@ -23,7 +23,9 @@ def tables(book_ns: list[int], trade_ns: list[int]) -> tuple[Books, Trades]:
 def test_the_order_is_by_time_then_trades_then_as_recorded(book_ns: list[int], trade_ns: list[int]) -> None:
     kind, row = merge(*tables(book_ns, trade_ns))
     assert kind.dtype == np.int8 and row.dtype == np.int64
-    expected = [(ns, TRADE, i) for i, ns in enumerate(trade_ns)] + [(ns, BOOK, i) for i, ns in enumerate(book_ns)]
+    expected = [(ns, TRADE, i) for i, ns in enumerate(trade_ns)] + [
+        (ns, BOOK, i) for i, ns in enumerate(book_ns)
+    ]
     assert list(zip(kind.tolist(), row.tolist(), strict=True)) == [(k, i) for _, k, i in sorted(expected)]
 
 

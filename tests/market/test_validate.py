@@ -146,7 +146,12 @@ def test_impossible_trades_are_dropped_and_counted() -> None:
     trades.qty[:] = [1, 1, 1, 1, -1, 1]
     trades.side[:] = [1, -1, 0, 1, 1, 2]
     day, report = clean_day(a_day(sound_books(), trades))
-    assert (report.trades, report.trades_invalid, report.trades_backward, report.trades_dropped) == (6, 3, 1, 4)
+    assert (report.trades, report.trades_invalid, report.trades_backward, report.trades_dropped) == (
+        6,
+        3,
+        1,
+        4,
+    )
     assert day.trades.recv_ns.tolist() == [1, 5]
 
 
@@ -167,7 +172,8 @@ def test_the_report_reads_as_sentences() -> None:
         longest_gap_ns=103 * SECOND_NS, books_dropped=4, trades=1500, trades_invalid=2, trades_dropped=2,
     )  # fmt: skip
     assert report.lines() == [
-        "AAAA 2026-01-15: 43,200 books; dropped 4: 3 crossed, 1 backward in time; kept 12 repeating the one before",
+        "AAAA 2026-01-15: 43,200 books; dropped 4: 3 crossed, 1 backward in time; "
+        "kept 12 repeating the one before",
         "AAAA 2026-01-15: gaps of more than 10 s: 1, the longest 103 s",
         "AAAA 2026-01-15: 1,500 trades; dropped 2: 2 impossible",
     ]
@@ -200,8 +206,12 @@ def test_what_is_left_is_a_possible_market(books: Books) -> None:
     assert len(kept) + report.books_dropped == report.books == len(books)
     assert (np.diff(kept.recv_ns) >= 0).all()
     for i in range(len(kept)):
-        bids = [(p, q) for p, q in zip(kept.bid_px[i].tolist(), kept.bid_qty[i].tolist(), strict=True) if q or p]
-        asks = [(p, q) for p, q in zip(kept.ask_px[i].tolist(), kept.ask_qty[i].tolist(), strict=True) if q or p]
+        bids = [
+            (p, q) for p, q in zip(kept.bid_px[i].tolist(), kept.bid_qty[i].tolist(), strict=True) if q or p
+        ]
+        asks = [
+            (p, q) for p, q in zip(kept.ask_px[i].tolist(), kept.ask_qty[i].tolist(), strict=True) if q or p
+        ]
         assert all(p > 0 and q > 0 for p, q in bids + asks)
         assert [p for p, _ in bids] == sorted({p for p, _ in bids}, reverse=True)
         assert [p for p, _ in asks] == sorted({p for p, _ in asks})

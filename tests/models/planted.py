@@ -11,7 +11,7 @@ from models.learner import Series
 
 SECOND_NS = 1_000_000_000
 STEP_NS = SECOND_NS // 4
-HORIZON_NS = 10 * SECOND_NS
+HORIZON_NS = 4 * SECOND_NS
 LATENCY_NS = SECOND_NS // 10
 START_NS = 1_768_460_400 * SECOND_NS
 FEATURES = 8
@@ -23,14 +23,14 @@ MID_TICKS = 30_000
 def market(n: int = 6000, *, seed: int = 0, plant: float = 1.0, ticker: str = "SIMP", spread: int = 2) -> Any:
     """One instrument: a Series' arrays and the market's, in one namespace.
 
-    The drift is an AR(1) with a memory of some 60 rows; single rows see it under four times its own noise, so that a
+    The drift is an AR(1) with a memory of some 20 rows; single rows see it under more than its own noise, so that a
     learner with memory does better than one without. Labels: mid's move over the horizon beyond +-1.5 bps.
     """
     rng = np.random.default_rng(seed)
     drift = np.zeros(n)
     shock = rng.standard_normal(n)
     for t in range(1, n):
-        drift[t] = 0.985 * drift[t - 1] + 0.1725 * shock[t]
+        drift[t] = 0.95 * drift[t - 1] + 0.3122 * shock[t]
     X = rng.standard_normal((n, FEATURES)).astype(np.float32)
     X[:, 0] += (0.6 * drift).astype(np.float32)
     X[:, 1] += (0.4 * drift).astype(np.float32)
@@ -61,3 +61,13 @@ def market(n: int = 6000, *, seed: int = 0, plant: float = 1.0, ticker: str = "S
 
 def series(m: Any) -> Series:
     return Series(m.ticker, m.X, m.y, m.usable, m.reset, m.blocks, m.recv_ns, m.exit_ns)
+
+
+def member_logp(m: Any, skill: float, noise: float = 0.3, seed: int = 0) -> np.ndarray:
+    """Log-probabilities float32 [n, 3] of a made-up member that sees the drift with ``skill``; NaN where unusable."""
+    rng = np.random.default_rng(seed)
+    lean = skill * m.drift + noise * rng.standard_normal(len(m.drift))
+    z = np.stack([-lean, np.full(len(lean), -0.2), lean], axis=1)
+    logp = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    logp[~m.usable] = np.nan
+    return logp.astype(np.float32)

@@ -1,0 +1,96 @@
+"""From a registry alias to a bundle that may trade: pulled, verified, golden rows replayed, not simulated for money."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.schema import schema_hash
+from live import registry
+from live.config_schema import RunnerConfig
+from market.errors import BundleError
+from market.types import Instrument
+from models.bundle import Bundle
+from models.inference import Ensemble, check_golden
+
+SIMULATED = "SIMULATED"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A verified bundle and where it came from."""
+
+    bundle: Bundle
+    alias: str
+    version: str
+
+    @property
+    def sha256(self) -> str:
+        return self.bundle.sha256
+
+    @property
+    def watermark(self) -> str:
+        return self.bundle.watermark
+
+    def describe(self) -> dict[str, str]:
+        return {"alias": self.alias, "version": self.version, "manifest_sha256": self.sha256}
+
+
+def fetch(config: RunnerConfig, alias: str) -> LoadedModel:
+    """Pulls and verifies (blocking: call it in a thread). Raises RegistryError or BundleError.
+
+    Expiry is not checked here: it is a matter of market time, which is known only after connecting.
+    """
+    source = config.model
+    pulled = registry.pull(source.registry, source.name, alias, Path(config.system.runtime_dir) / "models")
+    return verify(config, pulled.path, alias, pulled.version)
+
+
+def verify(config: RunnerConfig, path: Path, alias: str, version: str) -> LoadedModel:
+    """The checks of ``fetch`` on a bundle folder that is already here."""
+    key = Path(config.model.verification_key) if config.model.verification_key else None
+    if key is None and config.system.mode != "paper":
+        raise BundleError(f"mode {config.system.mode} runs only signed bundles; set model.verification_key")
+    bundle = Bundle.load(path, key, expect_schema=schema_hash())
+    if bundle.watermark == SIMULATED and config.system.mode == "production":
+        raise BundleError(
+            f"bundle {bundle.sha256[:12]} was trained on simulated data; it may not trade real money. "
+            "Train on a recording (params.yaml: data.source) or use mode paper"
+        )
+    check_golden(bundle)
+    return LoadedModel(bundle, alias, version)
+
+
+def check_expiry(model: LoadedModel, now_ns: int) -> None:
+    """BundleError if the bundle is past its date by market time."""
+    Bundle.load(model.bundle.path, None, now_ns=now_ns)
+
+
+def tickers(config: RunnerConfig, bundle: Bundle) -> tuple[str, ...]:
+    """What to trade: the configured instruments (which the bundle must know), else all of the bundle's."""
+    known = bundle.instruments
+    wanted = tuple(name.partition("_")[0] for name in config.data.instruments) or tuple(known)
+    missing = [ticker for ticker in wanted if ticker not in known]
+    if missing:
+        raise BundleError(
+            f"bundle {bundle.sha256[:12]} was not made for {', '.join(missing)}; it knows {', '.join(known)}. "
+            "Change data.instruments or train for them"
+        )
+    return wanted
+
+
+def check_instruments(bundle: Bundle, found: dict[str, Instrument]) -> None:
+    """The broker's instruments must be those of the training: another tick or lot would mean another market."""
+    for ticker, instrument in found.items():
+        trained = bundle.instruments[ticker]
+        for name in ("class_code", "lot", "tick_nano", "kind"):
+            ours, theirs = getattr(trained, name), getattr(instrument, name)
+            if ours != theirs:
+                raise BundleError(
+                    f"{ticker}: the model was trained with {name} {ours}, the broker says {theirs}; train again"
+                )
+
+
+def ensemble(model: LoadedModel, names: tuple[str, ...]) -> Ensemble:
+    """The inference half of the bundle."""
+    return Ensemble(model.bundle, names)
