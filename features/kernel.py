@@ -96,7 +96,7 @@ C_DAY: Final = _column("day_sin")
 SCHEMA_TAG: Final = int(schema.schema_hash()[:15], 16)
 
 
-# A helper divides by sizes and distances that are positive by construction: no check for zero inside the step.
+# Divisors are sizes and distances, positive by construction: no check for zero inside the step.
 _jit = njit(error_model="numpy")
 
 
@@ -148,7 +148,7 @@ def _advance(fs: F64, st: I64, now_ns: int) -> None:
 
 @_jit
 def _count_levels(px: I32, qty: I32, direction: int) -> int:
-    """Levels present (the first absent one ends the side); -1 for a price that is not positive or not worse."""
+    """Levels present (the first absent one ends the side); -1 for a price not positive or not worse."""
     n = 0
     while n < DEPTH and qty[n] > 0:
         if px[n] <= 0 or (n > 0 and (px[n] - px[n - 1]) * direction <= 0):

@@ -1,8 +1,8 @@
 """The same features in plain NumPy, written from the formulas and not from the kernel.
 
-Every window is a sum over the whole history here, every level a look-up by price: slow, and easy to check. It is
-the yardstick of the tests (equal numbers) and of the bench (how much faster). It knows one gapless stretch of
-clean two-sided books; the rules for everything else are the kernel's.
+Every window is a sum over the whole history here, every level a look-up by price: slow, and easy to check. It
+is the yardstick of the tests (equal numbers) and of the bench (how much faster). It knows one gapless stretch
+of clean two-sided books; the rules for everything else are the kernel's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def features(day: InstrumentDay) -> F64:
 
 
 class _History:
-    """The day as arrays in seconds and floats, with the order flow of every snapshot against the one before."""
+    """The day as arrays in seconds and floats, with the order flow between consecutive snapshots."""
 
     def __init__(self, day: InstrumentDay) -> None:
         b, t = day.books, day.trades
@@ -47,7 +47,9 @@ class _History:
         self.ofi = np.zeros((len(self.t), schema.OFI_LEVELS))
         self.aligned = np.zeros(len(self.t))
         for n in range(1, len(self.t)):
-            for m in range(schema.OFI_LEVELS):
+            # A level counts only where all four sides of the step have it: an absent one is not an empty one.
+            seen = min(len(side[k]) for side in (self.bid, self.ask) for k in (n - 1, n))
+            for m in range(min(schema.OFI_LEVELS, seen)):
                 self.ofi[n, m] = _level_flow(self.bid, n, m, 1) - _level_flow(self.ask, n, m, -1)
             self.aligned[n] = _aligned(self.bid, n, self.mid[n], 1) - _aligned(self.ask, n, self.mid[n], -1)
         self.depth = np.array(
@@ -68,8 +70,6 @@ def _levels(px: NDArray[np.int32], qty: NDArray[np.int32]) -> F64:
 
 
 def _level_flow(side: list[F64], n: int, m: int, direction: int) -> float:
-    if min(len(side[n]), len(side[n - 1])) <= m:
-        return 0.0
     (px, qty), (prev_px, prev_qty) = side[n][m], side[n - 1][m]
     gained = qty if (px - prev_px) * direction >= 0 else 0.0
     lost = prev_qty if (px - prev_px) * direction <= 0 else 0.0

@@ -19,7 +19,8 @@ a day with it:
   scalper repro                             bring data, models, backtest and bundle up to date
   scalper publish                           register the bundle (once for each bundle hash)
   scalper gate                              what the gate says about it, check by check
-  scalper promote --to prod --reason "..."  move the alias, if the gate lets it
+  scalper promote --to prod --climb --reason "first model"
+                                            move the alias, if the gate lets it
 
 on your own data, apart from the project's own results:
   scalper data info path/to/recording
@@ -72,9 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--to", default="prod", help="the alias to be judged for (default prod)")
 
     sub = verb("promote", _promote, "move an alias to the built bundle's version, if the gate lets it",
-               'scalper promote --to prod --reason "first model"')  # fmt: skip
+               'scalper promote --to prod --climb --reason "first model"')  # fmt: skip
     sub.add_argument("--to", required=True, choices=("challenger", "shadow", "canary", "prod"))
-    sub.add_argument("--reason", default="", help="kept with the promotion")
+    sub.add_argument("--reason", required=True, help="kept with the promotion: what a later reader has")
+    sub.add_argument("--climb", action="store_true",
+                     help="take the rungs below on the way (challenger, shadow, canary), for a first set-up")  # fmt: skip
 
     sub = verb("keygen", _keygen, "make the key pair that signs bundles (never overwrites one)", "scalper keygen")
     sub.add_argument("--dir", type=Path, default=Path("keys"))
@@ -178,8 +181,9 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _repro(args: argparse.Namespace) -> int:
     from flows import line
+    from flows.interrupt import interruptible
 
-    with line.interruptible():
+    with interruptible():
         line.repro(Path.cwd(), stages=args.stages, force=args.force)
     return 0
 
@@ -202,7 +206,7 @@ def _gate(args: argparse.Namespace) -> int:
 def _promote(args: argparse.Namespace) -> int:
     from flows import publishing
 
-    promotion = publishing.promote(Path.cwd(), args.to, args.reason)
+    promotion = publishing.promote(Path.cwd(), args.to, args.reason, climb=args.climb)
     print(promotion.text())
     return 0 if promotion.moved else REFUSED
 

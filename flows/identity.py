@@ -14,8 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from flows.workspace import PROJECT
-
+PROJECT = Path(__file__).resolve().parents[1]
 LINE_CODE = ("market", "features", "models", "flows/stages")
 """The folders whose Python shapes a bundle."""
 LIBRARIES = (

@@ -102,20 +102,6 @@ def run(
         return process.wait()
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM unwind the stack like Ctrl-C does, so that every ``finally`` runs. Main thread only."""
-
-    def stop(signum: int, frame: object) -> None:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 NOISE = ("Use `dvc push`", "Updating lock file", "Generating lock file", "To track the changes", "> python -m")
 """What DVC says around a stage that tells a reader of the line nothing."""
 

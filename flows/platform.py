@@ -19,7 +19,8 @@ from pathlib import Path
 import yaml
 
 from flows import line
-from flows.workspace import PROJECT
+from flows.interrupt import interruptible
+from flows.identity import PROJECT
 from market.errors import ConfigError, ScalperError
 
 HOST = "127.0.0.1"
@@ -36,7 +37,7 @@ def run(workdir: Path, *, prefect_port: int = 4200, mlflow_port: int = 5000) -> 
     env = prefect_environment(workdir) | {"PREFECT_API_URL": f"{prefect_url}/api"}
     (workdir / LOGS).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(line.interruptible())
+        stack.enter_context(interruptible())
 
         def start(name: str, argv: list[str], extra: dict[str, str]) -> subprocess.Popen[str]:
             log = stack.enter_context((workdir / LOGS / f"{name}.log").open("w", encoding="utf-8"))

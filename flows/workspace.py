@@ -17,10 +17,10 @@ from typing import Any
 import yaml
 
 from flows import params as params_file
+from flows.identity import PROJECT
 from flows.line import environment
 from market.errors import ConfigError, RecordingError, ScalperError
 
-PROJECT = Path(__file__).resolve().parents[1]
 WORKSPACES = Path("runtime/workspaces")
 LINKED = ("market", "features", "models", "live", "flows")
 KEYS = "keys"

@@ -13,7 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
@@ -426,3 +426,13 @@ def _seconds_of_day(text: str) -> int:
 def _whole(value: float, factor: int) -> int:
     """``value * factor`` as a whole number, through the decimal that the operator wrote (0.1 is 0.1)."""
     return int((Decimal(str(value)) * factor).to_integral_value())
+
+
+def seconds_until(time_of_day: str, timezone: str) -> float:
+    """Seconds until the next such time of day there; 0 when it was reached less than an hour ago."""
+    now = datetime.now(ZoneInfo(timezone))
+    wanted = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(seconds=_seconds_of_day(time_of_day))
+    late = (now - wanted).total_seconds()
+    if 0 <= late < 3600:
+        return 0.0
+    return -late if late < 0 else 86_400 - late

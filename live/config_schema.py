@@ -288,7 +288,7 @@ class Paper:
     to_ns: int | None = key(None, "end of the part to play, ns UTC", low=0)
     exit_at_end: bool = key(True, "flatten and stop when the recording ends")
     cash_rub: int = key(1_000_000, "cash on the paper account", low=0)
-    entry_latency_ms: float = key(20.0, "from the request to the matching", low=0, high=10_000)
+    entry_latency_ms: int = key(20, "from the request to the matching", low=0, high=10_000)
 
 
 @dataclass(frozen=True, slots=True)

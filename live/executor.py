@@ -34,15 +34,17 @@ from live.storage import Record, Storage, StorageError
 from market.types import Instrument
 
 MAX_EXCHANGE_IDS = 20_000
-SYNCED_TAGS = ("ORDER", "RISK")
 
 
 class OrderDesk(Protocol):
-    """What the executor needs of a broker; ``BrokerClient`` and ``ShadowDesk`` are two."""
+    """What the executor needs of a broker; ``BrokerClient`` and ``ShadowDesk`` are two.
 
-    async def place(self, order: PlaceOrder, instrument: Instrument) -> OrderReport: ...
+    None instead of a report: the answer comes by itself, through the stream of order states.
+    """
+
+    async def place(self, order: PlaceOrder, instrument: Instrument) -> OrderReport | None: ...
     async def cancel(self, client_order_id: str, exchange_order_id: str) -> OrderReport | None: ...
-    async def query(self, client_order_id: str, exchange_order_id: str = "") -> OrderReport: ...
+    async def query(self, client_order_id: str, exchange_order_id: str = "") -> OrderReport | None: ...
     async def state(self) -> AccountState: ...
 
 
@@ -81,8 +83,10 @@ class Executor:
             if len(self._exchange_ids) > MAX_EXCHANGE_IDS:
                 self._exchange_ids.popitem(last=False)
 
-    def report(self, report: OrderReport) -> None:
+    def report(self, report: OrderReport | None) -> None:
         """The broker's word, handed to the engine as an event."""
+        if report is None:
+            return
         self.remember(report.client_order_id, report.exchange_order_id)
         self._post(
             OrderUpdate(
@@ -133,11 +137,8 @@ class Executor:
         sending = self._sending.get(command.client_order_id)
         if sending is not None:
             await sending  # an order cannot be cancelled before it was sent
-        report = await self._desk.cancel(
-            command.client_order_id, self._exchange_ids.get(command.client_order_id, "")
-        )
-        if report is not None:
-            self.report(report)
+        exchange_order_id = self._exchange_ids.get(command.client_order_id, "")
+        self.report(await self._desk.cancel(command.client_order_id, exchange_order_id))
 
     def _query(self, command: QueryOrder) -> None:
         self._spawn(self._send_query(command.client_order_id), f"query-{command.client_order_id[:8]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -28,6 +29,11 @@ class PaperChild:
     @property
     def returncode(self) -> int | None:
         return self._process.returncode
+
+    def kill(self) -> None:
+        """At once, without waiting."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     async def wait(self) -> int:
         return await self._process.wait()
@@ -77,7 +83,8 @@ async def start_exchange(
     with open(log, "wb") as output:
         # Its own session: a Ctrl-C at the terminal must reach the runner first, which then stops the exchange.
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
     child = PaperChild(process, path)
     deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
@@ -92,12 +99,12 @@ async def start_exchange(
         raise
 
 
+def _die_with_parent() -> None:
+    """Linux: the exchange gets SIGTERM when the runner is gone, however it went."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
 def _tail(log: Path) -> str:
     text = log.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
     return text.splitlines()[-1] if text else f"no message (see {log})"
-
-
-def terminate_group(pid: int) -> None:
-    """Last resort of an abrupt exit."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGTERM)

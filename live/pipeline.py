@@ -1,4 +1,5 @@
-"""From a book to a score: features, then the ensemble. The runner, the backtest and replay use this one class.
+"""From a book to a score: features, then the ensemble. The runner, the backtest and replay use this one
+class.
 
 The result depends only on the events, never on when they are handled: the clock handed in measures stages and
 nothing else.
@@ -75,8 +76,8 @@ class _Lane:
 class SignalPipeline:
     """Books and trades of ``tickers`` in, ``Scores`` or ``InferenceFailed`` out.
 
-    ``session_key`` names the traces: ``f"{session_key[:8]}-{ticker}-{n}"`` with n counting the books of that ticker.
-    ``clock_ns`` is a monotonic clock, or ``no_clock``.
+    ``session_key`` names the traces: ``f"{session_key[:8]}-{ticker}-{n}"`` with n counting the books of that
+    ticker. ``clock_ns`` is a monotonic clock, or ``no_clock``.
     """
 
     def __init__(
@@ -103,7 +104,8 @@ class SignalPipeline:
         self._lanes[trade.ticker].stream.on_trade(trade.now_ns, trade.price_ticks, trade.lots, trade.side)
 
     def on_book(self, book: Book) -> Scores | InferenceFailed | None:
-        """The score for ``book``; None for a row unfit for a model, during warm-up, or below the set interval.
+        """The score for ``book``; None for a row unfit for a model, during warm-up, or below the set
+        interval.
 
         After a gap the models' states are reset. An exception of the ensemble becomes ``InferenceFailed``.
         """
@@ -149,7 +151,9 @@ class SignalPipeline:
         except Exception as e:  # noqa: BLE001 whatever a model raises, the fallback and a person must hear of it
             self.failed += 1
             self.ensemble.reset(book.ticker)
-            return InferenceFailed(book.now_ns, book.ticker, trace_id, f"{type(e).__name__}: {e}"[:ERROR_CHARS])
+            return InferenceFailed(
+                book.now_ns, book.ticker, trace_id, f"{type(e).__name__}: {e}"[:ERROR_CHARS]
+            )
         if answer is None:
             return None
         p = [float(x) for x in answer.p]

@@ -1,8 +1,8 @@
 """A broker in simulated time: ``market.matching`` per instrument behind a latency queue.
 
-The backtest and the shadow mode use it. Orders reach the exchange ``entry_latency_ns`` after they are sent, answers
-come back ``response_latency_ns`` later; in between the market moves on. Nothing here knows a clock: the caller
-says what time it is and asks for what is due.
+The backtest and the shadow mode use it. Orders reach the exchange ``entry_latency_ns`` after they are sent,
+answers come back ``response_latency_ns`` later; in between the market moves on. Nothing here knows a clock:
+the caller says what time it is and asks for what is due.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from live.core.commands import CancelOrder, PlaceOrder, QueryOrder
-from live.core.events import FillInfo, OrderStatus, OrderUpdate
+from live.core.events import FillInfo, OpenOrder, OrderStatus, OrderUpdate, Reconciled
 from market.errors import ScalperError
 from market.fees import fee_nano
-from market.matching import Execution, Matching
+from market.matching import Execution, Matching, QueueModel
 from market.types import I32, Instrument
 
 FillModel = Literal["pessimistic", "queue", "optimistic"]
 FILL_MODELS: tuple[FillModel, ...] = ("pessimistic", "queue", "optimistic")
-"""How resting orders fill: only when the market trades or crosses through our price; when the queue ahead of us is
-done; at the first print. Orders that take are the same in all three."""
+"""How resting orders fill: only when the market trades through our price or the opposite touch reaches it;
+when the queue ahead of us is done; at the first print. Orders that take are the same in all three.
+"""
 
 Levels = I32 | Sequence[int]
 MAX_PENDING = 100_000
@@ -43,8 +44,8 @@ class _Account:
 class SimBroker:
     """Carries out broker commands for ``instruments``.
 
-    ``fee_ppm`` per ticker; ``slippage_ticks`` is added against us to every taking deal. ``send`` commands, feed the
-    market with ``on_book`` and ``on_trade``, and collect what is due with ``poll``.
+    ``fee_ppm`` per ticker; ``slippage_ticks`` is added against us to every taking deal. ``send`` commands,
+    feed the market with ``on_book`` and ``on_trade``, and collect what is due with ``poll``.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class SimBroker:
             raise ScalperError(f"unknown fill model {fill_model!r}; known: {', '.join(FILL_MODELS)}")
         self._instruments = dict(instruments)
         self._fee_ppm = dict(fee_ppm)
-        queue = "optimistic" if fill_model == "optimistic" else "risk_averse"
+        queue: QueueModel = "optimistic" if fill_model == "optimistic" else "risk_averse"
         self._matching = {t: Matching(i, self._fee_ppm[t], queue=queue) for t, i in self._instruments.items()}
         self._pessimistic = fill_model == "pessimistic"
         self._entry_ns = latency_ns
         self._response_ns = response_latency_ns
         self._slippage_ticks = slippage_ticks
+        self.positions: dict[str, int] = dict.fromkeys(self._instruments, 0)
+        """The exchange's own count of our lots: what a reconciliation is answered with."""
         self._accounts: dict[str, _Account] = {}
         self._stops: dict[str, list[_Account]] = {t: [] for t in self._instruments}
         self._touch: dict[str, tuple[int, int]] = {}
@@ -96,7 +99,9 @@ class SimBroker:
         return min(due, default=None)
 
     def poll(self, now_ns: int) -> list[OrderUpdate]:
-        """Let everything that is due by ``now_ns`` happen; the answers that have reached us, stamped when due."""
+        """Let everything that is due by ``now_ns`` happen; the answers that have reached us, stamped when
+        due.
+        """
         while self._arrivals and self._arrivals[0][0] <= now_ns:
             at_ns, _, act = heapq.heappop(self._arrivals)
             act(at_ns)
@@ -110,7 +115,7 @@ class SimBroker:
     def on_book(
         self, ticker: str, bid_px: Levels, bid_qty: Levels, ask_px: Levels, ask_qty: Levels, now_ns: int
     ) -> None:
-        """The recorded book as the exchange has it now. Keeps references to the arguments until the next one."""
+        """The recorded book as the exchange has it now. Keeps the arguments until the next one."""
         self._fill(self._matching[ticker].on_book(bid_px, bid_qty, ask_px, ask_qty, now_ns), now_ns)
         has_touch = len(bid_px) and len(ask_px) and bid_qty[0] > 0 and ask_qty[0] > 0
         if has_touch:
@@ -130,7 +135,9 @@ class SimBroker:
     def _arrive(self, order: PlaceOrder, now_ns: int) -> None:
         account = _Account(order, f"sim-{len(self._accounts) + 1}")
         if order.client_order_id in self._accounts:
-            self._answer_query(order.client_order_id, now_ns)  # the id is an idempotency key: nothing new happens
+            self._answer_query(
+                order.client_order_id, now_ns
+            )  # the id is an idempotency key: nothing new happens
             return
         self._accounts[order.client_order_id] = account
         if order.ticker not in self._matching:
@@ -157,7 +164,9 @@ class SimBroker:
             account.status = "CANCELLED"
         else:
             account.status = "PARTIAL" if account.lots_executed else "NEW"
-        self._answer(account, fills, now_ns, "" if account.status != "CANCELLED" else "beyond the visible book")
+        self._answer(
+            account, fills, now_ns, "" if account.status != "CANCELLED" else "beyond the visible book"
+        )
 
     def _fill(self, executions: Sequence[Execution], now_ns: int) -> None:
         for execution in executions:
@@ -173,7 +182,10 @@ class SimBroker:
         if not execution.maker and self._slippage_ticks:
             ticker = account.order.ticker
             price = max(1, price + execution.side * self._slippage_ticks)
-            fee = fee_nano(self._instruments[ticker].notional_nano(price, execution.lots), self._fee_ppm[ticker])
+            fee = fee_nano(
+                self._instruments[ticker].notional_nano(price, execution.lots), self._fee_ppm[ticker]
+            )
+        self.positions[account.order.ticker] += execution.side * execution.lots
         return FillInfo(execution.trade_id, price, execution.lots, fee)
 
     def _trigger_stops(self, ticker: str, now_ns: int) -> None:
@@ -208,12 +220,24 @@ class SimBroker:
     def _answer(self, account: _Account, fills: tuple[FillInfo, ...], now_ns: int, reason: str) -> None:
         due_ns = now_ns + self._response_ns
         update = OrderUpdate(
-            due_ns, account.order.client_order_id, account.exchange_order_id, account.status, account.lots_executed,
-            fills, reason,
+            due_ns, account.order.client_order_id, account.exchange_order_id, account.status,
+            account.lots_executed, fills, reason,
         )  # fmt: skip
         self._sequence += 1
         heapq.heappush(self._answers, (due_ns, self._sequence, update))
 
-    def open_orders(self) -> int:
-        """How many of our orders rest at the exchange."""
-        return sum(len(m.open_orders) for m in self._matching.values()) + sum(map(len, self._stops.values()))
+    def reconciled(self, now_ns: int) -> Reconciled:
+        """The answer to ``RequestReconcile``: positions and working orders as the exchange has them."""
+        orders = tuple(
+            OpenOrder(
+                a.order.client_order_id,
+                a.exchange_order_id,
+                a.order.ticker,
+                a.order.side,
+                a.order.lots,
+                a.lots_executed,
+            )
+            for a in self._accounts.values()
+            if a.status in ("NEW", "PARTIAL")
+        )
+        return Reconciled(now_ns, dict(self.positions), orders)

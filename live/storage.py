@@ -33,12 +33,13 @@ MAX_QUEUE = 50_000
 MAX_BATCH = 2_000
 RETRY_SECONDS = 2.0
 BUSY_TIMEOUT_MS = 1_000
+MAX_NS = (1 << 63) - 1
 FINAL_STATUSES = ("FILLED", "CANCELLED", "REJECTED", "NOT_SENT", "SHADOW")
 """Statuses of orders about which the broker has nothing more to say."""
 
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE sessions(session_id TEXT PRIMARY KEY, session_key TEXT, mode TEXT, alias TEXT, model_version TEXT,
+CREATE TABLE sessions(session_id TEXT PRIMARY KEY, session_key TEXT, mode TEXT, account TEXT, alias TEXT, model_version TEXT,
     manifest_sha256 TEXT, watermark TEXT, started_wall_ns INTEGER, ended_wall_ns INTEGER, summary TEXT);
 CREATE TABLE signals(session_id TEXT, trace_id TEXT, now_ns INTEGER, ticker TEXT, side INTEGER, source TEXT,
     p_down_e6 INTEGER, p_flat_e6 INTEGER, p_up_e6 INTEGER, expected_move_millibps INTEGER, cost_millibps INTEGER,
@@ -67,7 +68,7 @@ CREATE INDEX orders_by_status ON orders(status);
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "meta": ("key", "value"),
-    "sessions": ("session_id", "session_key", "mode", "alias", "model_version", "manifest_sha256", "watermark",
+    "sessions": ("session_id", "session_key", "mode", "account", "alias", "model_version", "manifest_sha256", "watermark",
                  "started_wall_ns", "ended_wall_ns", "summary"),
     "signals": ("session_id", "trace_id", "now_ns", "ticker", "side", "source", "p_down_e6", "p_flat_e6", "p_up_e6",
                 "expected_move_millibps", "cost_millibps", "edge_millibps", "confidence_e6", "outcome"),
@@ -417,11 +418,20 @@ def reader(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def unresolved_orders(path: Path) -> list[dict[str, Any]]:
-    """Orders of earlier sessions that the broker may know more about: every status that is not final."""
+def unresolved_orders(path: Path, *, since_ns: int | None = None) -> list[dict[str, Any]]:
+    """Orders about which the broker may know more than we do, oldest first, each with the ``account`` of its session.
+
+    These are all orders whose status is not final, and, with ``since_ns`` (engine time of the checkpoint that was
+    restored), also the finished ones that changed later: the checkpoint does not know their deals.
+    """
     finals = ",".join("?" * len(FINAL_STATUSES))
+    later = MAX_NS if since_ns is None else since_ns
     with reader(path) as connection:
         rows = connection.execute(
-            f"SELECT * FROM orders WHERE status NOT IN ({finals}) ORDER BY created_ns, client_order_id", FINAL_STATUSES
+            f"""SELECT o.*, COALESCE(s.account, '') AS account FROM orders o
+                LEFT JOIN sessions s ON s.session_id = o.session_id
+                WHERE o.status NOT IN ({finals}) OR (o.updated_ns >= ? AND o.status IN ('FILLED', 'CANCELLED'))
+                ORDER BY o.created_ns, o.client_order_id""",
+            (*FINAL_STATUSES, later),
         ).fetchall()
     return [dict(row) for row in rows]

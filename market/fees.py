@@ -1,4 +1,4 @@
-"""Commission by tariff: whole parts per million of the traded value, per side, rounded up to the nano-rouble."""
+"""Commission by tariff: parts per million of the traded value, a side, rounded up to the nano-rouble."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ class Instrument:
 class Books:
     """Order-book snapshots of one instrument, oldest first. ``n`` rows.
 
-    ``exch_ns``, ``recv_ns``: int64 [n]. ``bid_px``, ``bid_qty``, ``ask_px``, ``ask_qty``: int32 [n, DEPTH], best
-    level first; an absent level has size 0 (and price 0). ``flags``: uint8 [n].
+    ``exch_ns``, ``recv_ns``: int64 [n]. ``bid_px``, ``bid_qty``, ``ask_px``, ``ask_qty``: int32 [n, DEPTH],
+    best level first; an absent level has size 0 (and price 0). ``flags``: uint8 [n].
     """
 
     exch_ns: I64
@@ -91,8 +91,9 @@ class Books:
     @classmethod
     def empty(cls, n: int = 0) -> Books:
         bid_px, bid_qty, ask_px, ask_qty = np.zeros((4, n, DEPTH), np.int32)
-        stamps = np.zeros(n, np.int64)
-        return cls(stamps, stamps.copy(), bid_px, bid_qty, ask_px, ask_qty, np.full(n, BOOK_CONSISTENT, np.uint8))
+        exch_ns, recv_ns = np.zeros((2, n), np.int64)
+        flags = np.full(n, BOOK_CONSISTENT, np.uint8)
+        return cls(exch_ns, recv_ns, bid_px, bid_qty, ask_px, ask_qty, flags)
 
 
 @dataclass(slots=True)

@@ -1,8 +1,10 @@
-"""From scores to a policy: temperature, basis points per score, thresholds; or the finding that there is no edge.
+"""From scores to a policy: temperature, basis points per score, thresholds; or the finding that there is no
+edge.
 
-Everything is fitted on the outputs of the *exported* models. Temperature and slopes come from block ``calibrate``,
-the policy from block ``threshold`` by Optuna; later blocks are cut off before anything is computed. The objective is
-the lower confidence bound of net basis points an hour, so a lucky handful of trades does not win.
+Everything is fitted on the outputs of the *exported* models. Temperature and slopes come from block
+``calibrate``, the policy from block ``threshold`` by Optuna; later blocks are cut off before anything is
+computed. The objective is the lower confidence bound of net basis points an hour, so a lucky handful of
+trades does not win.
 """
 
 from __future__ import annotations
@@ -24,16 +26,19 @@ MIN_TRADES = 10
 """Fewer round trips than this on block ``threshold`` are no evidence: the instrument is not traded."""
 CONFIDENCE_Z = 1.645
 TILT = 0.3
-"""How far (in logs) the search may push a member's weight, and its square root bounds the temperature's tilt."""
+"""How far (in logs) the search may push a member's weight, and its square root bounds the temperature's
+tilt.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Market:
     """One instrument for calibration, ``n`` rows of blocks ``calibrate`` and ``threshold`` only.
 
-    ``recv_ns``, ``mid2_ticks`` (best bid + ask, 0 = one-sided): int64 [n]; ``spread_ticks``: int32 [n]; ``y``: int64
-    [n], -1 = void; ``move_bps``: float32 [n], the mid's move over the label horizon; ``logp``: float32 [n, 3] by
-    member, NaN = no score; ``calibrate``, ``threshold``: bool [n]; ``day``: int64 [n], stretches never bridged.
+    ``recv_ns``, ``mid2_ticks`` (best bid + ask, 0 = one-sided): int64 [n]; ``spread_ticks``: int32 [n];
+    ``y``: int64 [n], -1 = void; ``move_bps``: float32 [n], the mid's move over the label horizon; ``logp``:
+    float32 [n, 3] by member, NaN = no score; ``calibrate``, ``threshold``: bool [n]; ``day``: int64 [n],
+    stretches never bridged.
     """
 
     ticker: str
@@ -60,7 +65,9 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One point of the search. ``threshold_cost_share``: threshold as a share of the instrument's usual cost."""
+    """One point of the search. ``threshold_cost_share``: threshold as a share of the instrument's usual
+    cost.
+    """
 
     weights: Mapping[str, float]
     temperature: float
@@ -74,10 +81,11 @@ def calibrate(
     seed: int, threads: int = 1, trials: int = 60, min_trades: int = MIN_TRADES, cap: float = 0.6,
     progress: Progress = print,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit and search; writes ``ensemble.json``, ``calibration.json``, ``trials.csv``; returns ``ensemble.json``.
+    """Fit and search; writes ``ensemble.json``, ``calibration.json``, ``trials.csv``; returns
+    ``ensemble.json``.
 
-    ``weights`` by member from ``ensemble_weights.json``. A ticker whose lower bound of net profit is not above zero
-    gets ``threshold_bps`` null: do not trade.
+    ``weights`` by member from ``ensemble_weights.json``. A ticker whose lower bound of net profit is not
+    above zero gets ``threshold_bps`` null: do not trade.
     """
     with learner.fixed_threads(threads):
         search = _Search([_Prepared.of(m, weights) for m in markets], weights, costs, cap)
@@ -120,11 +128,13 @@ def calibrate(
     learner.save_json(out_dir / "ensemble.json", evaluate.rounded(result))
     for ticker, row in table.items():
         progress(f"calibrate: {ticker}: {row['verdict']}")
-    return evaluate.rounded(result)  # type: ignore[no-any-return]
+    return evaluate.rounded(result)
 
 
 def fit_temperature(blended: F64, y: I64) -> float:
-    """Temperature in [1/8, 8] with the least log-loss of ``softmax(blended / T)`` (Guo et al. 2017), by sections."""
+    """Temperature in [1/8, 8] with the least log-loss of ``softmax(blended / T)`` (Guo et al. 2017), by
+    sections.
+    """
     low, high = math.log(0.125), math.log(8.0)
     golden = (math.sqrt(5.0) - 1.0) / 2.0
 
@@ -182,7 +192,7 @@ class _Prepared:
                 f"{m.ticker} has no scores of {', '.join(missing)}: export every member that has a weight"
             )
         logp = np.stack([np.asarray(m.logp[k], np.float64)[keep] for k in weights])
-        scored = np.isfinite(logp).all(axis=(0, 2))
+        scored: Mask = np.asarray(np.isfinite(logp).all(axis=(0, 2)))
         atr = np.concatenate(
             [
                 trade_sim.average_true_range(cut.recv_ns[d], cut.mid2_ticks[d])
@@ -246,7 +256,9 @@ class _Search:
     def play(self, p: _Prepared, choice: Choice) -> _Played:
         """Refit the slope on block ``calibrate``, then trade both blocks."""
         m = p.market
-        prob = np.exp(learner.log_softmax(self.blend(p, choice.weights) / choice.temperature).astype(np.float64))
+        prob = np.exp(
+            learner.log_softmax(self.blend(p, choice.weights) / choice.temperature).astype(np.float64)
+        )
         score = prob[:, 2] - prob[:, 0]
         rows = m.calibrate & p.scored & np.isfinite(m.move_bps)
         slope = round(fit_slope(score[rows], m.move_bps[rows].astype(np.float64)), 6)
@@ -262,7 +274,9 @@ class _Search:
             net, gross, bins, HOUR_NS / self.bin_ns, float(witness.sum()), len(witness),
         )  # fmt: skip
 
-    def _trade(self, p: _Prepared, expected: F64, policy: trade_sim.Policy, block: Mask) -> tuple[F64, F64, I64]:
+    def _trade(
+        self, p: _Prepared, expected: F64, policy: trade_sim.Policy, block: Mask
+    ) -> tuple[F64, F64, I64]:
         m, parts = p.market, []
         for s in _stretches(m.day, block):
             parts.append(
@@ -278,7 +292,9 @@ class _Search:
         )  # fmt: skip
 
     def _bins(self, recv_ns: I64, at: I64, net: F64) -> F64:
-        """Net bps by bin of time; bins without a book row (nights) do not exist, bins without a trade are zero."""
+        """Net bps by bin of time; bins without a book row (nights) do not exist, bins without a trade are
+        zero.
+        """
         seen = np.unique(recv_ns // self.bin_ns)
         slot = np.searchsorted(seen, at // self.bin_ns)
         return np.bincount(np.minimum(slot, len(seen) - 1), net, minlength=len(seen)).astype(np.float64)
@@ -297,15 +313,17 @@ class _Search:
     def objective(self, played: Sequence[_Played]) -> float:
         """Net bps an hour, lower bound, over the instruments that would be traded at all.
 
-        An instrument with a bound below zero ends as "do not trade", so it costs nothing, unless all are below:
-        then the least bad one tells the search which way is up.
+        An instrument with a bound below zero ends as "do not trade", so it costs nothing, unless all are
+        below: then the least bad one tells the search which way is up.
         """
         bounds = [o.lower_bps_per_hour for o in played]
         good = [b for b in bounds if b > 0]
         return float(sum(good)) if good else float(max(bounds))
 
     def probabilities(self, base: Mapping[str, float], best: Choice) -> dict[str, Any]:
-        """Calibration of the probabilities before (raw blend) and after, on both blocks; curves after, per class."""
+        """Calibration of the probabilities before (raw blend) and after, on both blocks; curves after, per
+        class.
+        """
         out: dict[str, Any] = {}
         for name in ("calibrate", "threshold"):
             rows = [getattr(p.market, name) & p.scored & (p.market.y >= 0) for p in self.prepared]
@@ -314,7 +332,8 @@ class _Search:
                 continue
             before, after = (
                 learner.log_softmax(
-                    np.concatenate([self.blend(p, w)[r] for p, r in zip(self.prepared, rows, strict=True)]) / t
+                    np.concatenate([self.blend(p, w)[r] for p, r in zip(self.prepared, rows, strict=True)])
+                    / t
                 )
                 for w, t in ((base, 1.0), (best.weights, best.temperature))
             )
@@ -334,15 +353,15 @@ def _stretches(day: I64, block: Mask) -> list[slice]:
     edge = np.ones(len(day), bool)
     edge[1:] = (day[1:] != day[:-1]) | (block[1:] != block[:-1])
     starts = np.flatnonzero(edge)
-    return [
-        slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(day)], strict=True) if block[a]
-    ]
+    return [slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(day)], strict=True) if block[a]]
 
 
 def _run_trials(
     search: _Search, temperature: float, trials: int, seed: int, progress: Progress
 ) -> tuple[Choice, list[dict[str, Any]]]:
-    """Optuna in one worker, in memory; the first trial is the plain choice. Returns the best and every trial."""
+    """Optuna in one worker, in memory; the first trial is the plain choice. Returns the best and every
+    trial.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,7 +1,8 @@
 """How much to believe each learner: weights by stacking, shrunk to equal, capped; and who becomes INT8.
 
-The forecast is ``softmax(sum_i w_i logp_i)``, whose log-loss is convex in ``w``, so the simplex has one best point.
-Evidence that fitted weights beat equal ones is thin (Breiman 1996 and since), hence the shrinkage and the cap.
+The forecast is ``softmax(sum_i w_i logp_i)``, whose log-loss is convex in ``w``, so the simplex has one
+best point. Evidence that fitted weights beat equal ones is thin (Breiman 1996 and since), hence the
+shrinkage and the cap.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def build(
     dataset: Any, models_dir: Path, out_dir: Path, *, members: Sequence[str], shrink: float = 0.5,
     cap: float = 0.6, int8_weight_threshold: float = 0.2, threads: int = 1, progress: Progress = print,
 ) -> dict[str, Any]:  # fmt: skip
-    """Weights from every member's ``logits.npz`` on block ``calibrate``; writes both JSON files, returns the first."""
+    """Weights from every member's ``logits.npz`` on block ``calibrate``; writes both JSON files, returns
+    the first.
+    """
     series = learner.series_of(dataset)
     logp: dict[str, dict[str, F32]] = {m: load_logits(Path(models_dir) / m / "logits.npz") for m in members}
     scored, y = [], []
@@ -36,12 +39,16 @@ def build(
     pooled = {m: np.concatenate([part[m] for part in scored]) for m in members}
     outcome = np.concatenate(y)
     if len(outcome) == 0:
-        raise learner.TrainingError("block 'calibrate' holds no row that every member scored: record more hours")
+        raise learner.TrainingError(
+            "block 'calibrate' holds no row that every member scored: record more hours"
+        )
     rows_of_fit = np.concatenate([s.y[s.labelled & s.blocks["fit"]] for s in series])
     prior = evaluate.shares(rows_of_fit)
     with learner.fixed_threads(threads):
         weights, notes = fit(pooled, outcome, prior, shrink=shrink, cap=cap)
-        blend = learner.log_softmax(sum(w * pooled[m].astype(np.float64) for m, w in weights.items()))
+        blend = learner.log_softmax(
+            np.sum([w * pooled[m].astype(np.float64) for m, w in weights.items()], axis=0)
+        )
         report = evaluate.rounded(
             {
                 "weights": weights, "members": notes, "shrink": shrink, "cap": cap, "rows": len(outcome),
@@ -71,8 +78,8 @@ def fit(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Weights by member (sum 1, a dropped member 0) and why; all ``logp`` are [n, 3] on the same n rows.
 
-    A member no better than climatology is dropped. If all are, all stay with equal weights: there is no evidence to
-    choose by, and the calibration that follows will refuse to trade.
+    A member no better than climatology is dropped. If all are, all stay with equal weights: there is no
+    evidence to choose by, and the calibration that follows will refuse to trade.
     """
     names = list(logp)
     climate = evaluate.log_loss(np.broadcast_to(np.log(prior), (len(y), 3)), y)
@@ -92,7 +99,9 @@ def fit(
 
 
 def stack(logp: Sequence[F32], y: I64, steps: int = 2000) -> F64:
-    """Simplex weights with the least log-loss, by exponentiated gradient with a falling step (convex problem)."""
+    """Simplex weights with the least log-loss, by exponentiated gradient with a falling step (convex
+    problem).
+    """
     L = np.stack(logp).astype(np.float64)  # [members, n, 3]
     at_y = L[:, np.arange(len(y)), y]
     w = np.full(len(L), 1.0 / len(L))
@@ -125,7 +134,8 @@ def stack(logp: Sequence[F32], y: I64, steps: int = 2000) -> F64:
 
 
 def temper(weights: Mapping[str, float], shrink: float, cap: float) -> dict[str, float]:
-    """Move weights ``shrink`` of the way to equal, then cap each at ``cap``, the excess shared out in proportion.
+    """Move weights ``shrink`` of the way to equal, then cap each at ``cap``, the excess shared out in
+    proportion.
 
     With so few members that the cap cannot hold (k * cap < 1) they end up equal.
     """

@@ -1,7 +1,8 @@
-"""What a forecast and a list of trades are worth: scores, intervals and the odds that it was luck. NumPy only.
+"""What a forecast and a list of trades are worth: scores, intervals and the odds that it was luck. NumPy
+only.
 
-Classes everywhere: 0 = down, 1 = flat, 2 = up. ``p`` is float [n, 3] probabilities, ``logp`` their logarithms,
-``y`` int [n] without void labels.
+Classes everywhere: 0 = down, 1 = flat, 2 = up. ``p`` is float [n, 3] probabilities, ``logp`` their
+logarithms, ``y`` int [n] without void labels.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ EULER_GAMMA = 0.5772156649015329
 _NORMAL = NormalDist()
 
 
-# --- classification -------------------------------------------------------------------------------------------
+# --- classification
 
 
 def confusion(y: ArrayLike, predicted: ArrayLike) -> NDArray[np.int64]:
@@ -77,7 +78,11 @@ def reliability(p: ArrayLike, y: ArrayLike, cls: int, bins: int = 15) -> list[di
     rows = np.bincount(slot, minlength=bins)
     forecast, observed = np.bincount(slot, q, bins), np.bincount(slot, hit, bins)
     return [
-        {"forecast": float(forecast[b] / rows[b]), "observed": float(observed[b] / rows[b]), "rows": int(rows[b])}
+        {
+            "forecast": float(forecast[b] / rows[b]),
+            "observed": float(observed[b] / rows[b]),
+            "rows": int(rows[b]),
+        }
         for b in np.flatnonzero(rows)
     ]
 
@@ -105,11 +110,13 @@ def classification(logp: ArrayLike, y: ArrayLike, prior: ArrayLike) -> dict[str,
     }  # fmt: skip
 
 
-# --- intervals ------------------------------------------------------------------------------------------------
+# --- intervals
 
 
 def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion; ``n`` may be an effective (fractional) count. (0, 1) for n = 0."""
+    """Wilson score interval of a proportion; ``n`` may be an effective (fractional) count. (0, 1) for n =
+    0.
+    """
     if n <= 0:
         return 0.0, 1.0
     z = _NORMAL.inv_cdf(0.5 + confidence / 2)
@@ -122,7 +129,8 @@ def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, floa
 def block_bootstrap(
     values: ArrayLike, *, block: int, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval of the mean of an autocorrelated series by the circular block bootstrap (Politis, Romano 1992).
+    """Interval of the mean of an autocorrelated series by the circular block bootstrap (Politis, Romano
+    1992).
 
     ``block`` is the number of neighbours drawn together; choose it no shorter than the label horizon.
     """
@@ -148,7 +156,7 @@ def lower_bound(values: ArrayLike, z: float = 1.645) -> float:
     return float(values.mean() - z * values.std(ddof=1) / math.sqrt(len(values)))
 
 
-# --- luck -----------------------------------------------------------------------------------------------------
+# --- luck
 
 
 def sharpe(returns: ArrayLike) -> float:
@@ -159,7 +167,9 @@ def sharpe(returns: ArrayLike) -> float:
 
 
 def probabilistic_sharpe(returns: ArrayLike, benchmark: float = 0.0) -> float:
-    """Probability that the true Sharpe ratio exceeds ``benchmark`` (Bailey, Lopez de Prado 2012), per period."""
+    """Probability that the true Sharpe ratio exceeds ``benchmark`` (Bailey, Lopez de Prado 2012), per
+    period.
+    """
     returns = np.asarray(returns, np.float64)
     n, sr = len(returns), sharpe(returns)
     if n < 3 or returns.std() == 0:
@@ -185,7 +195,7 @@ def deflated_sharpe(returns: ArrayLike, trial_sharpes: ArrayLike) -> float:
     return probabilistic_sharpe(returns, luckiest_sharpe(trial_sharpes))
 
 
-# --- economics ------------------------------------------------------------------------------------------------
+# --- economics
 
 
 def break_even_precision(cost_bps: float, win_bps: float, loss_bps: float | None = None) -> float:
@@ -197,7 +207,8 @@ def break_even_precision(cost_bps: float, win_bps: float, loss_bps: float | None
 def trade_summary(net_bps: ArrayLike, gross_bps: ArrayLike, *, seed: int = 0) -> dict[str, Any]:
     """What a list of round trips says, in the order a person should read it.
 
-    ``gross_bps`` is the move caught from mid to mid, ``net_bps`` what is left after spread, slippage and fees.
+    ``gross_bps`` is the move caught from mid to mid, ``net_bps`` what is left after spread, slippage and
+    fees.
     """
     net, gross = np.asarray(net_bps, np.float64), np.asarray(gross_bps, np.float64)
     if len(net) == 0:

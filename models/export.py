@@ -76,12 +76,10 @@ def export(name: str, weights: Weights, modes: list[str], out: Path) -> None:
         model = {"lstm": _lstm, "svm": _svm, "transformer": _transformer}[name](tf, weights)
     except (KeyError, ValueError) as e:
         raise ExportError(f"weights of {name} do not have the layout of this version: {e}") from e
-    with tempfile.TemporaryDirectory() as saved:
-        # One SavedModel serves all modes; the converter's own route from a Keras model would save it each
-        # time.
-        with _quiet():
-            model.export(saved, verbose=False)
-            contents = {mode: _convert(tf, saved, mode) for mode in modes}
+    # One SavedModel serves all modes; the converter's own route from a Keras model saves it for each.
+    with tempfile.TemporaryDirectory() as saved, _quiet():
+        model.export(saved, verbose=False)
+        contents = {mode: _convert(tf, saved, mode) for mode in modes}
     for mode, content in contents.items():
         part = out / f"{name}.{mode}.tflite.part"
         part.write_bytes(content)
@@ -138,7 +136,7 @@ def _layer(tf: Any, name: str, forward: Any) -> Any:
     trained.
     """
 
-    class Mirror(tf.keras.layers.Layer):  # type: ignore[misc,name-defined]
+    class Mirror(tf.keras.layers.Layer):
         def call(self, inputs: Any) -> Any:
             return forward(inputs)
 

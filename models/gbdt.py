@@ -18,10 +18,11 @@ def train(
     rounds: int = 200, leaves: int = 31, learning_rate: float = 0.06, patience: int = 15, max_rows: int = 80_000,
     min_rows_in_leaf: int = 200, l2: float = 10.0, feature_fraction: float = 0.7, early_share: float = 0.15,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit on block ``fit``, stop on its last ``early_share``; writes ``model.txt``, the report and ``logits.npz``.
+    """Fit on block ``fit``, stop on its last ``early_share``; writes ``model.txt``, the report and
+    ``logits.npz``.
 
-    Labels of neighbouring rows overlap, so a leaf holds hundreds of rows and rounds are few: 31 leaves of 20 rows
-    would learn single episodes by heart.
+    Labels of neighbouring rows overlap, so a leaf holds hundreds of rows and rounds are few: 31 leaves of
+    20 rows would learn single episodes by heart.
     """
     import lightgbm as lgb
 

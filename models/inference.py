@@ -196,8 +196,8 @@ def make_golden(source: Path | Bundle, X: F32, ticker: str, out: Path) -> Path:
     part = out.with_name(out.name + ".part")
     with part.open("wb") as file:
         np.savez(
-            file, X=np.asarray(X, np.float32), ticker=np.array(ticker), names=np.array(ensemble.members.active),
-            logp=logp, p=p,
+            file, X=np.asarray(X, np.float32), ticker=np.array(ticker),
+            names=np.array(ensemble.members.active), logp=logp, p=p,
         )  # fmt: skip
     part.replace(out)
     return out
@@ -205,7 +205,7 @@ def make_golden(source: Path | Bundle, X: F32, ticker: str, out: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Golden:
-    """``X`` float32 [n, F] raw rows; ``logp`` float64 [members, n, 3] and ``p`` [n, 3], NaN during the warm-up."""
+    """``X`` float32 [n, F] raw rows; ``logp`` float64 [members, n, 3], ``p`` [n, 3], NaN while warming up."""
 
     ticker: str
     names: list[str]
@@ -238,7 +238,7 @@ def _compare_golden(ensemble: Ensemble, golden: _Golden) -> None:
             raise BundleFault(
                 "golden_mismatch",
                 f"model {name} answers differently here than where the bundle was made: golden row {row} is "
-                f"{gap[row].max():.2g} off in probability, {GOLDEN_TOLERANCE:g} is allowed; do not trade with it",
+                f"{gap[row].max():.2g} off in probability, {GOLDEN_TOLERANCE:g} is allowed",
             )
 
 

@@ -1,7 +1,8 @@
 """What the four learners share: which rows teach, which rows judge, and how results reach the disk.
 
-A learner fits on block ``fit`` only. The last part of that block is kept for early stopping (and Platt scaling), and
-the rows whose label reaches into it are purged. Reports carry no wall time: the same inputs give the same bytes.
+A learner fits on block ``fit`` only. The last part of that block is kept for early stopping (and Platt
+scaling), and the rows whose label reaches into it are purged. Reports carry no wall time: the same inputs
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ class TrainingError(ScalperError):
 class Series:
     """One instrument as a learner sees it, ``n`` book rows in time order.
 
-    ``X`` float32 [n, F] raw features (NaN = masked); ``y`` int64 [n], -1 = void; ``usable``, ``reset`` bool [n];
-    ``blocks``: bool [n] by name; ``recv_ns``, ``exit_ns`` int64 [n] (``exit_ns``: where the label's future ends);
-    ``muted``: columns that nothing may be learnt from (clock features over too few days).
+    ``X`` float32 [n, F] raw features (NaN = masked); ``y`` int64 [n], -1 = void; ``usable``, ``reset`` bool
+    [n]; ``blocks``: bool [n] by name; ``recv_ns``, ``exit_ns`` int64 [n] (``exit_ns``: where the label's
+    future ends); ``muted``: columns that nothing may be learnt from (clock features over too few days).
     """
 
     ticker: str
@@ -72,11 +73,11 @@ class Series:
         return self.usable & np.logical_or.reduce([self.blocks[b] for b in JUDGED])
 
 
-def series_of(dataset: Dataset | Sequence[Series], *, scaled: bool = False, scaler: Any = None) -> list[Series]:
+def series_of(dataset: Any, *, scaled: bool = False, scaler: Any = None) -> list[Series]:
     """The instruments of a data set as learners see them, by name; ``Series`` pass as they are.
 
-    ``scaled``: X goes through ``scaler``, by default the one of the product, which also silences muted columns.
-    Unscaled, a muted column is all NaN, so that no tree can split on it.
+    ``scaled``: X goes through ``scaler``, by default the one of the product, which also silences muted
+    columns. Unscaled, a muted column is all NaN, so that no tree can split on it.
     """
     series = [_view(dataset, t) for t in dataset.tickers] if hasattr(dataset, "tickers") else list(dataset)
     if not series:
@@ -94,7 +95,9 @@ def series_of(dataset: Dataset | Sequence[Series], *, scaled: bool = False, scal
 def _view(dataset: Dataset, ticker: str) -> Series:
     s = dataset.series[ticker]
     names = dataset.blocks.names
-    blocks = {n: s.block == dataset.blocks.index(n) if n in names else np.zeros(len(s), bool) for n in BLOCK_NAMES}
+    blocks = {
+        n: s.block == dataset.blocks.index(n) if n in names else np.zeros(len(s), bool) for n in BLOCK_NAMES
+    }
     y = np.where(s.y == VOID, -1, s.y.astype(np.int64))
     return Series(ticker, s.X, y, s.usable, s.reset, blocks, s.recv_ns, s.exit_ns, dataset.muted)
 
@@ -107,7 +110,9 @@ def _silenced(X: F32, columns: Sequence[int]) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class FitRows:
-    """Per instrument: rows that teach, rows that stop (both labelled), and the first nanosecond of the latter."""
+    """Per instrument: rows that teach, rows that stop (both labelled), and the first nanosecond of the
+    latter.
+    """
 
     train: list[Mask]
     early: list[Mask]
@@ -132,7 +137,9 @@ def fit_rows(series: Sequence[Series], early_share: float = 0.15) -> FitRows:
 
 
 def usable_rows(s: Series) -> tuple[I64, Mask]:
-    """Indices of the usable rows, and which of them start afresh (first of all, or a reset since the last one)."""
+    """Indices of the usable rows, and which of them start afresh (first of all, or a reset since the last
+    one).
+    """
     rows = np.flatnonzero(s.usable)
     segment = np.cumsum(s.reset)[rows]
     fresh = np.ones(len(rows), bool)
@@ -164,7 +171,9 @@ def log_softmax(z: NDArray[Any]) -> F32:
 
 @contextmanager
 def fixed_threads(threads: int, *, torch: bool = False) -> Iterator[None]:
-    """Compute with exactly ``threads`` threads: sums, and so weights, depend on that number to the last bit."""
+    """Compute with exactly ``threads`` threads: sums, and so weights, depend on that number to the last
+    bit.
+    """
     from threadpoolctl import threadpool_limits
 
     if not torch:
@@ -197,7 +206,9 @@ def finish(
         if (m := s.labelled & s.blocks["calibrate"] & np.isfinite(logp[s.ticker]).all(axis=1)).any()
     }
     if not parts:
-        raise TrainingError("block 'calibrate' holds no labelled row that the learner scored: record more hours")
+        raise TrainingError(
+            "block 'calibrate' holds no labelled row that the learner scored: record more hours"
+        )
     scored, y = (np.concatenate([p[i] for p in parts.values()]) for i in (0, 1))
     report: dict[str, Any] = {
         "name": name, "features": int(series[0].X.shape[1]), "muted_features": series[0].muted,
@@ -226,7 +237,7 @@ def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Arrays to ``path`` by way of a temporary name; equal arrays give equal bytes."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as f:
-        np.savez(f, **dict(arrays))
+        np.savez(f, **dict(arrays))  # type: ignore[arg-type]
     os.replace(part, path)
 
 

@@ -1,7 +1,9 @@
-"""A small LSTM that runs live one step at a time, trained the way it runs: on streams, by truncated backpropagation.
+"""A small LSTM that runs live one step at a time, trained the way it runs: on streams, by truncated
+backpropagation.
 
-A label at each step makes an epoch one pass over the rows instead of one pass over overlapping windows, and the state
-that the runner carries is the state that training saw. The cell is clamped to +-2 so that int8 can hold it.
+A label at each step makes an epoch one pass over the rows instead of one pass over overlapping windows, and
+the state that the runner carries is the state that training saw. The cell is clamped to +-2 so that int8
+can hold it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ def train(
     weight_decay: float = 1e-2, clip: float = 1.0, patience: int = 3, balance: bool = False,
     early_share: float = 0.15, scaler: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit on block ``fit``, stop on its last ``early_share``; writes ``weights.npz``, report and ``logits.npz``.
+    """Fit on block ``fit``, stop on its last ``early_share``; writes ``weights.npz``, report and
+    ``logits.npz``.
 
     The rows are cut into ``streams`` parallel stretches; gradients reach back at most ``chunk`` steps. With
     ``balance`` the loss weighs classes by inverse frequency and the head's bias undoes it afterwards.
@@ -40,7 +43,7 @@ def train(
     class_weights = (1.0 / (3.0 * prior) if balance else np.ones(3)).astype(np.float32)
     progress(f"lstm: {len(taught):,} labels on {x.shape[1]} streams of {x.shape[0]:,} steps")
     with learner.fixed_threads(1, torch=True):  # its steps are too small to share
-        fit = _Fit(x.shape[2], hidden, seed, learning_rate, weight_decay, clip, class_weights)
+        fit = _Fit(x.shape[2], hidden, seed, learning_rate, weight_decay, clip, class_weights, prior)
         best, best_loss, waited, history = fit.weights(), np.inf, 0, []
         for epoch in range(epochs):
             fit.epoch(x, y, fresh, chunk, anneal=0.5 * (1 + np.cos(np.pi * epoch / epochs)))
@@ -98,7 +101,9 @@ def _early_loss(series: Sequence[Series], rows: learner.FitRows, weights: dict[s
 
 @njit(cache=True)
 def _carry(gates: F32, recurrent: F32, fresh: Mask) -> F32:  # pragma: no cover - compiled
-    """Hidden states float32 [n, H] of one stream; ``gates`` [n, 4H] already holds x @ W + b, order i, f, g, o."""
+    """Hidden states float32 [n, H] of one stream; ``gates`` [n, 4H] already holds x @ W + b, order i, f, g,
+    o.
+    """
     n, wide = gates.shape
     hidden = wide // 4
     out = np.empty((n, hidden), np.float32)
@@ -156,7 +161,7 @@ class _Fit:
 
     def __init__(
         self, features: int, hidden: int, seed: int, learning_rate: float, weight_decay: float, clip: float,
-        class_weights: F32,
+        class_weights: F32, prior: F64,
     ) -> None:  # fmt: skip
         import torch
 
@@ -165,7 +170,8 @@ class _Fit:
         b[hidden : 2 * hidden] = 1.0  # forget gates start open: memory first, forgetting is learnt
         start: dict[str, F64] = {
             "w": rng.uniform(-1, 1, (features + hidden, 4 * hidden)) / np.sqrt(hidden), "b": b,
-            "head_w": rng.uniform(-1, 1, (hidden, 3)) / np.sqrt(hidden), "head_b": np.zeros(3),
+            "head_w": rng.uniform(-1, 1, (hidden, 3)) / np.sqrt(hidden),
+            "head_b": np.log(prior * class_weights),
         }  # fmt: skip
         self.p = {k: torch.tensor(v.astype(np.float32), requires_grad=True) for k, v in start.items()}
         self.features, self.hidden, self.rate, self.clip = features, hidden, learning_rate, clip
@@ -189,7 +195,7 @@ class _Fit:
             group["lr"] = self.rate * max(anneal, 0.05)
         xs, ys = torch.from_numpy(x), torch.from_numpy(y)
         keep = torch.from_numpy((~fresh).astype(np.float32))[..., None]
-        any_fresh = fresh.any(axis=1)
+        any_fresh: Mask = np.asarray(fresh.any(axis=1))
         h = torch.zeros(x.shape[1], self.hidden)
         c = torch.zeros(x.shape[1], self.hidden)
         for start in range(0, len(x), chunk):

@@ -170,7 +170,8 @@ class _Graph:
             if not fits or detail["dtype"] is not np.float32:
                 raise BundleFault(
                     "bad_model",
-                    f"model {name}: input {key} is {detail['dtype'].__name__} {shape}, float32 {wanted} is needed",
+                    f"model {name}: input {key} is {detail['dtype'].__name__} {shape}; float32 {wanted} is "
+                    "needed",
                 )
             self.shapes[key] = shape
 

@@ -43,7 +43,7 @@ LIMITS: dict[str, float] = {
     "text_max_abs_dlogp": 1e-5,
     "accuracy_lost_points": 0.5,
 }
-"""Defaults of the gates (measured ranges: clamped LSTM step .996-.998, Transformer .999, RFF machine .994)."""
+"""Defaults of the gates (measured: clamped LSTM step .996-.998, Transformer .999, RFF machine .994)."""
 
 
 class QuantiseError(ScalperError):
@@ -117,7 +117,7 @@ def convert(models_dir: Path, out_dir: Path, wanted: Sequence[str]) -> None:
     command += ["--out", str(Path(out_dir).resolve()), *wanted]
     root = Path(__file__).resolve().parents[1]
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             command,
             cwd=root,
             env=environment,

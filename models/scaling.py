@@ -56,7 +56,8 @@ class Scaler:
 
     def apply(self, X: F32) -> F32:
         """Scaled and clipped float32 of the shape of ``X``, [F] or [n, F]; NaN (masked) becomes 0."""
-        scaled = (X - self.center) / self.scale
+        with np.errstate(invalid="ignore"):  # an infinite value in a muted column
+            scaled = (X - self.center) / self.scale
         np.nan_to_num(scaled, copy=False, nan=0.0, posinf=self.clip, neginf=-self.clip)
         return np.clip(scaled, -self.clip, self.clip, out=scaled).astype(np.float32, copy=False)
 

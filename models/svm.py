@@ -1,7 +1,8 @@
-"""A support-vector machine with random Fourier features: hinge loss one against the rest, Platt folded into it.
+"""A support-vector machine with random Fourier features: hinge loss one against the rest, Platt folded into
+it.
 
-Rahimi and Recht (2007): ``sqrt(2/D) cos(x w + b)`` approximates the RBF kernel, so the machine stays linear, exports
-as one small graph and survives int8 (cosines are bounded).
+Rahimi and Recht (2007): ``sqrt(2/D) cos(x w + b)`` approximates the RBF kernel, so the machine stays
+linear, exports as one small graph and survives int8 (cosines are bounded).
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ def train(
     features: int = 512, gamma: float | None = None, alpha: float = 1e-4, epochs: int = 10,
     max_rows: int = 25_000, early_share: float = 0.2, scaler: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit on block ``fit``, Platt on its last ``early_share``; writes ``weights.npz``, report and ``logits.npz``.
+    """Fit on block ``fit``, Platt on its last ``early_share``; writes ``weights.npz``, report and
+    ``logits.npz``.
 
-    ``features`` is D; ``gamma`` of the RBF kernel, default 0.5 / F for scaled inputs; ``alpha`` the L2 penalty.
+    ``features`` is D; ``gamma`` of the RBF kernel, default 0.5 / F for scaled inputs; ``alpha`` the L2
+    penalty.
     """
     from sklearn.linear_model import SGDClassifier
 

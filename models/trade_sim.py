@@ -26,7 +26,8 @@ ATR_BARS = 5
 class Policy:
     """What the search chooses for one instrument; the rest of the arguments are facts of the market.
 
-    Enter when ``|expected move| - cost > threshold_bps``; ``stop_multiplier`` scales the engine's stop distance.
+    Enter when ``|expected move| - cost > threshold_bps``; ``stop_multiplier`` scales the engine's stop
+    distance.
     """
 
     threshold_bps: float
@@ -38,9 +39,9 @@ class Policy:
 class RoundTrips:
     """Closed trades, oldest first, m of them.
 
-    ``entry_row``, ``exit_row``: int64, book rows whose touch was paid; ``entry_ns``, ``exit_ns``: int64, when;
-    ``side``: int8, +1 long or -1 short; ``net_bps``, ``gross_bps`` (mid to mid): float64, of the mid at entry;
-    ``reason``: int8, one of ``EXIT_*``.
+    ``entry_row``, ``exit_row``: int64, book rows whose touch was paid; ``entry_ns``, ``exit_ns``: int64,
+    when; ``side``: int8, +1 long or -1 short; ``net_bps``, ``gross_bps`` (mid to mid): float64, of the mid
+    at entry; ``reason``: int8, one of ``EXIT_*``.
     """
 
     entry_row: I64
@@ -63,9 +64,10 @@ def simulate(
     """Trade one stretch of one instrument by ``policy``; whatever is open at its end is closed there.
 
     ``recv_ns`` int64 [n]; ``mid2_ticks`` int64 [n] = best bid + best ask, 0 where the book is one-sided;
-    ``spread_ticks`` int32 [n]; ``expected_bps`` float64 [n], NaN where there is no score; ``atr_bps`` float64 [n]
-    (``average_true_range``). ``fee_bps`` a side. A decision at row i meets the touch prevailing at
-    ``recv_ns[i] + latency_ns``; an entry that meets a one-sided book is lost, an exit waits for the next touch.
+    ``spread_ticks`` int32 [n]; ``expected_bps`` float64 [n], NaN where there is no score; ``atr_bps``
+    float64 [n] (``average_true_range``). ``fee_bps`` a side. A decision at row i meets the touch prevailing
+    at ``recv_ns[i] + latency_ns``; an entry that meets a one-sided book is lost, an exit waits for the next
+    touch.
     """
     trips = _simulate(
         np.ascontiguousarray(recv_ns, np.int64), np.ascontiguousarray(mid2_ticks, np.int64),
@@ -77,7 +79,9 @@ def simulate(
 
 
 def cost_bps(mid2_ticks: I64, spread_ticks: I32, *, fee_bps: float, slippage_ticks: float = 0.0) -> F64:
-    """Cost of a round trip seen at each row, float64 [n] bps: spread, two fees, two slips; NaN if one-sided."""
+    """Cost of a round trip seen at each row, float64 [n] bps: spread, two fees, two slips; NaN if
+    one-sided.
+    """
     mid = np.where(mid2_ticks > 0, mid2_ticks / 2.0, np.nan)
     return 1e4 * (np.asarray(spread_ticks) + 2.0 * slippage_ticks) / mid + 2.0 * fee_bps
 
@@ -121,8 +125,19 @@ def _average_true_range(recv_ns: I64, mid2: I64) -> F64:  # pragma: no cover - c
 
 @njit(cache=True)
 def _simulate(
-    recv_ns, mid2, spread, expected, atr, threshold, exit_move, stop_multiplier, horizon_ns, latency_ns, fee, slip
-):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    recv_ns,
+    mid2,
+    spread,
+    expected,
+    atr,
+    threshold,
+    exit_move,
+    stop_multiplier,
+    horizon_ns,
+    latency_ns,
+    fee,
+    slip,
+):  # pragma: no cover - compiled
     n = len(recv_ns)
     entry_row, exit_row = np.empty(n, np.int64), np.empty(n, np.int64)
     entry_at, exit_at = np.empty(n, np.int64), np.empty(n, np.int64)

@@ -1,7 +1,7 @@
 """A two-layer Transformer encoder over the last T usable rows, mean-pooled: pre-LN, relu, learnt positions.
 
-LayerNorm is spelled out as mean and rsqrt because that form survives quantisation to integers; nothing else here is
-unusual, and a forward pass in twenty lines of NumPy gives the same numbers.
+LayerNorm is spelled out as mean and rsqrt because that form survives quantisation to integers; nothing else
+here is unusual, and a forward pass in twenty lines of NumPy gives the same numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import evaluate, learner
-from models.learner import F32, I64, Mask, Progress, Series
+from models.learner import F32, F64, I64, Mask, Progress, Series
 
 NAME = "transformer"
 LN_EPS = 1e-5
@@ -28,9 +28,11 @@ def train(
     dropout: float = 0.15, clip: float = 1.0, patience: int = 2, early_windows: int = 3_000, early_share: float = 0.15,
     scaler: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit on block ``fit``, stop on its last ``early_share``; writes ``weights.npz``, report and ``logits.npz``.
+    """Fit on block ``fit``, stop on its last ``early_share``; writes ``weights.npz``, report and
+    ``logits.npz``.
 
-    ``window`` is T. Neighbouring windows share all but one row, so each epoch draws ``windows_per_epoch`` of them.
+    ``window`` is T. Neighbouring windows share all but one row, so each epoch draws ``windows_per_epoch``
+    of them.
     """
     import torch
 
@@ -47,9 +49,11 @@ def train(
             "record more hours or shorten transformer.window"
         )
     rng = np.random.default_rng(seed)
-    progress(f"transformer: {len(ends):,} windows of {window} rows, {min(len(ends), windows_per_epoch):,} an epoch")
+    progress(
+        f"transformer: {len(ends):,} windows of {window} rows, {min(len(ends), windows_per_epoch):,} an epoch"
+    )
     with learner.fixed_threads(threads, torch=True):
-        p = _start(rng, X.shape[1], window, width, layers, ff)
+        p = _start(rng, X.shape[1], window, width, layers, ff, evaluate.shares(y))
         decay = [v for k, v in p.items() if k.endswith(("_w", "_wq", "_wk", "_wv", "_wo"))]
         plain = [v for k, v in p.items() if not k.endswith(("_w", "_wq", "_wk", "_wv", "_wo"))]
         optimiser = torch.optim.AdamW(
@@ -57,7 +61,9 @@ def train(
             lr=learning_rate,
         )
         steps = epochs * -(-min(len(ends), windows_per_epoch) // batch)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, learning_rate, total_steps=steps, pct_start=0.2
+        )
         Xt, yt = torch.from_numpy(X), torch.from_numpy(y)
         reach = torch.arange(1 - window, 1)
         drop = _Dropout(seed, dropout)
@@ -75,7 +81,9 @@ def train(
                 schedule.step()
             early_loss = evaluate.log_loss(_run(p, Xt, ends_e[few], window, heads), y_e[few])
             history.append(early_loss)
-            progress(f"transformer: epoch {epoch + 1}/{epochs}, log-loss {early_loss:.4f} on the stopping rows")
+            progress(
+                f"transformer: epoch {epoch + 1}/{epochs}, log-loss {early_loss:.4f} on the stopping rows"
+            )
             waited = 0 if early_loss < best_loss else waited + 1
             if early_loss < best_loss:
                 best, best_loss = _arrays(p), early_loss
@@ -115,7 +123,9 @@ class _Dropout:
 
 
 def logits(p: dict[str, Any], x: Any, heads: int, drop: Any = lambda v: v) -> Any:
-    """Class scores [B, 3] of scaled windows [B, T, F]; torch tensors in and out. ``drop`` acts in training only."""
+    """Class scores [B, 3] of scaled windows [B, T, F]; torch tensors in and out. ``drop`` acts in training
+    only.
+    """
     import torch
 
     def norm(v: Any, name: str) -> Any:
@@ -140,7 +150,9 @@ def logits(p: dict[str, Any], x: Any, heads: int, drop: Any = lambda v: v) -> An
 
 
 def forward(s: Series, p: dict[str, Any], window: int, heads: int, *, only: Mask | None = None) -> F32:
-    """Log-probabilities float32 [n, 3] on rows that end a whole window, NaN elsewhere; p holds torch tensors."""
+    """Log-probabilities float32 [n, 3] on rows that end a whole window, NaN elsewhere; p holds torch
+    tensors.
+    """
     import torch
 
     out = np.full((len(s), 3), np.nan, np.float32)
@@ -184,7 +196,7 @@ def _windows(series: Sequence[Series], wanted: Sequence[Mask], window: int) -> t
 
 
 def _start(
-    rng: np.random.Generator, features: int, window: int, width: int, layers: int, ff: int
+    rng: np.random.Generator, features: int, window: int, width: int, layers: int, ff: int, prior: F64
 ) -> dict[str, Any]:
     """Fresh parameters by name, in the order and shapes of ``weights.npz`` (matrices are in x out)."""
     import torch
@@ -205,7 +217,7 @@ def _start(
         p[n + "ff1_w"], p[n + "ff1_b"] = matrix(width, ff) * np.sqrt(2.0), np.zeros(ff)
         p[n + "ff2_w"], p[n + "ff2_b"] = matrix(ff, width), np.zeros(width)
     p["lnf_g"], p["lnf_b"] = np.ones(width), np.zeros(width)
-    p["head_w"], p["head_b"] = 0.1 * matrix(width, 3), np.zeros(3)
+    p["head_w"], p["head_b"] = 0.1 * matrix(width, 3), np.log(prior)
     return {k: torch.tensor(v.astype(np.float32), requires_grad=True) for k, v in p.items()}
 
 

@@ -7,6 +7,7 @@ give the same bundle whoever signs it. ``scalper publish`` signs again where the
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from flows.identity import code_hash, versions
 from flows.params import Params
 from flows.signing import ensure_keys
 from flows.stages.common import (
-    BACKTEST,
     BUNDLE,
     CALIBRATION,
     EXPORTED,
@@ -31,7 +31,6 @@ from flows.stages.common import (
     blocks,
     read_json,
     run,
-    whole,
 )
 from flows.stages.exported import draft, model_files
 from flows.stages.model_card import model_card
@@ -44,7 +43,6 @@ from models.inference import make_golden
 GOLDEN_ROWS = 160
 """Rows of the golden sample: a Transformer window and plenty after it."""
 DAY_NS = 86_400_000_000_000
-DRAFTS = Path("artifacts/golden")
 MEASURED = ("labels", *(f"train_{name}" for name in LEARNERS), "ensemble", "quantise", "calibrate", "backtest")
 """The stages whose metrics go into the manifest."""
 
@@ -56,7 +54,8 @@ def main(say: Say) -> None:
     ticker, rows = golden_rows(dataset)
     manifest = manifest_fields(params, recording)
     private, _ = ensure_keys()
-    with whole(DRAFTS) as folder:
+    with TemporaryDirectory(dir=BUNDLE.parent, prefix=".bundle-") as scratch:
+        folder = Path(scratch)
         golden = make_golden(draft(), rows, ticker, folder / GOLDEN)
         (folder / "model_card.md").write_text(model_card(manifest), encoding="utf-8")
         files = model_files() | {
@@ -83,7 +82,7 @@ def manifest_fields(params: Params, recording: Recording) -> dict[str, Any]:
     """The manifest without what ``write_bundle`` adds. No time of day, path or host: inputs only."""
     info = recording.info
     times = blocks()
-    backtest = read_json(BACKTEST / "backtest.json")
+    measured = {name: read_json(METRICS / f"{name}.json") for name in MEASURED}
     return {
         "watermark": info.watermark,
         "feature_schema_hash": schema.schema_hash(),
@@ -102,11 +101,8 @@ def manifest_fields(params: Params, recording: Recording) -> dict[str, Any]:
         "trained_to_ns": times["score"][1],
         "live_from_ns": times["live"][0],
         "valid_until_ns": times["live"][0] + params.bundle.valid_days * DAY_NS,
-        "metrics": {
-            **{name: read_json(METRICS / f"{name}.json") for name in MEASURED},
-            "score": backtest["summary"],
-            "verdict": backtest["verdict"],
-        },
+        # The gate reads `edge` and `calibration`; the rest is for people.
+        "metrics": {**measured, "edge": measured["backtest"]["edge"], "calibration": measured["backtest"]["calibration"]},
         "quantisation": read_json(EXPORTED / "parity.json"),
     }
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.line import interruptible
+from flows.interrupt import interruptible
 from market.errors import ScalperError
 
 RAW = Path("data/raw")

@@ -25,8 +25,9 @@ def model_card(manifest: dict[str, Any]) -> str:
         f"| {_number(metrics[f'train_{name}']['macro_f1'])} | {_number(metrics[f'train_{name}']['mcc'])} |"
         for name, weight in sorted(weights.items())
     ]
-    score = metrics["score"]
-    low, high = score.get("net_bps_ci") or (None, None)
+    edge = metrics["edge"]
+    low, high = edge["ci95_bps"] or (None, None)
+    interval = f", {_number(edge['net_bps_per_trade'])} bp each, 95 % [{_number(low)}, {_number(high)}]"
     return "\n".join(
         [
             f"# Model card: {', '.join(i['ticker'] for i in manifest['instruments'])}",
@@ -39,9 +40,8 @@ def model_card(manifest: dict[str, Any]) -> str:
             f"{_utc(manifest['valid_until_ns'])} UTC of market time",
             f"- Costs: tariff {manifest['tariff']}, "
             + ", ".join(f"{t} {ppm / 100:g} bp a side" for t, ppm in sorted(manifest["fee_ppm"].items())),
-            f"- Verdict on block score, net of spread and commission: **{metrics['verdict']}** ({score['trades']} round trips"
-            + (f", {_number(score.get('net_bps_per_trade'))} bp each, 95 % [{_number(low)}, {_number(high)}]" if score["trades"] else "")
-            + ")",
+            f"- Verdict on block score, net of spread and commission: **{edge['verdict']}** ({edge['trades']} round trips"
+            + (interval if edge["trades"] else "") + ")",
             "",
             "| member | weight | log-loss | macro-F1 | MCC |",
             "|---|---|---|---|---|",

@@ -43,7 +43,7 @@ class MinuteBars:
         self._previous_close = close
 
     def true_ranges(self, now_ns: int) -> tuple[int, int]:
-        """(sum of true ranges in half-ticks, number of bars, at most 5) of the bars that are recent enough."""
+        """(sum of true ranges in half-ticks, number of bars, at most 5) of the recent bars."""
         oldest = now_ns // MINUTE_NS - MAX_BAR_AGE_MINUTES
         recent = [tr for minute, tr in self._closed if minute >= oldest]
         return sum(recent), len(recent)

@@ -1,4 +1,4 @@
-"""What the core keeps of each instrument's market: is the book believable, the touch, bars, the last window."""
+"""What the core keeps of each instrument's market: a believable book, bars, the last window."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Market:
         self._window.clear()
 
     def check(self, book: Book) -> str | None:
-        """Why ``book`` is not believed, or None. In quarantine it must also be fresh and near the last price."""
+        """Why ``book`` is not believed, or None. In quarantine it must also be fresh."""
         fault = book_fault(book)
         if fault is not None:
             self._doubted.clear()
@@ -101,8 +101,8 @@ class Market:
     def window(self, now_ns: int) -> tuple[int, int, int]:
         """(books, mean imbalance e6, volatility millibps) of the last window.
 
-        Imbalance is the mean of (bid - ask) / (bid + ask) sizes over ten levels, volatility the root of the sum of
-        squared relative mid moves: realised volatility over the window.
+        Imbalance is the mean of (bid - ask) / (bid + ask) sizes over ten levels, volatility the root of the
+        sum of squared relative mid moves: realised volatility over the window.
         """
         while self._window and self._window[0][0] < now_ns - self._window_ns:
             self._window.popleft()

@@ -45,6 +45,15 @@ def next_open_ns(now_ns: int, session: SessionConfig) -> int:
     raise AssertionError("a session has at least one allowed weekday")  # checked by SessionConfig
 
 
+def next_edge_ns(now_ns: int, session: SessionConfig) -> int:
+    """When ``window_open`` next changes its answer, or an upper bound of a week."""
+    if not session.enabled:
+        return now_ns + 7 * DAY_NS
+    if window_open(now_ns, session):
+        return _window(exchange_day(now_ns, session.utc_offset_s), session)[1]
+    return next_open_ns(now_ns, session)
+
+
 def _window(day: int, session: SessionConfig) -> tuple[int, int]:
     midnight = day_start_ns(day, session.utc_offset_s)
     opens = midnight + (session.start_s - session.pre_open_s) * SECOND_NS

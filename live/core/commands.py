@@ -1,7 +1,8 @@
 """What the engine asks for. The driver carries commands out in order; every one says why.
 
 ``PlaceOrder``, ``CancelOrder``, ``QueryOrder`` and ``RequestReconcile`` concern the broker; the rest is to be
-recorded, shown or sent to a person. The driver must write a ``PlaceOrder`` to disk before it goes on the wire.
+recorded, shown or sent to a person. The driver must write a ``PlaceOrder`` to disk before it goes on the
+wire.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ TONE_RISK_HZ = 2500
 
 @dataclass(frozen=True, slots=True)
 class PlaceOrder:
-    """Send one order. ``side`` 1 buys, -1 sells. ``price_ticks``: limit price, stop price for ``stop``, else None."""
+    """Send one order. ``side`` 1 buys, -1 sells. ``price_ticks``: limit price, stop price for ``stop``, else
+    None.
+    """
 
     trace_id: str
     client_order_id: str

@@ -1,7 +1,7 @@
 """What the engine is configured with, in whole numbers. ``live.config`` builds it from the YAML.
 
-Units in the names: ``_nano`` nano-roubles, ``_ppm`` millionths of a whole, ``_e6`` millionths, ``_e2`` hundredths,
-``_s`` seconds of the exchange's day. ``EngineConfig.from_dict(config.to_dict()) == config``.
+Units in the names: ``_nano`` nano-roubles, ``_ppm`` millionths of a whole, ``_e6`` millionths, ``_e2``
+hundredths, ``_s`` seconds of the exchange's day. ``EngineConfig.from_dict(config.to_dict()) == config``.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class _Section:
 @dataclass(frozen=True, slots=True)
 class RiskConfig(_Section):
     """Limits. ``max_exposure_ppm`` (of the capital) bounds the value held in one instrument,
-    ``max_gross_exposure_nano`` the sum over all of them, working entries included; the smaller of the two loss
-    limits ends the day."""
+    ``max_gross_exposure_nano`` the sum over all of them, working entries included; the smaller of the two
+    loss limits ends the day.
+    """
 
     capital_base_nano: int = 1_000_000 * NANO
     max_risk_per_instrument_ppm: int = 2_000
@@ -76,12 +77,23 @@ class RiskConfig(_Section):
         self._whole(
             at_least=1,
             names=(
-                "capital_base_nano", "max_risk_per_instrument_ppm", "daily_loss_limit_ppm", "max_exposure_ppm",
-                "max_daily_loss_nano", "max_gross_exposure_nano", "max_position_lots", "max_orders_per_minute",
-                "max_consecutive_losses", "vix_threshold_e2", "price_collar_bps", "liquidity_share_pct",
-                "atr_min_bars", "reject_streak_limit", "max_holding_horizons",
+                "capital_base_nano",
+                "max_risk_per_instrument_ppm",
+                "daily_loss_limit_ppm",
+                "max_exposure_ppm",
+                "max_daily_loss_nano",
+                "max_gross_exposure_nano",
+                "max_position_lots",
+                "max_orders_per_minute",
+                "max_consecutive_losses",
+                "vix_threshold_e2",
+                "price_collar_bps",
+                "liquidity_share_pct",
+                "atr_min_bars",
+                "reject_streak_limit",
+                "max_holding_horizons",
             ),
-        )  # fmt: skip
+        )
         self._whole(at_least=0, names=("loss_cooldown_ns", "reject_pause_ns"))
         self._require(
             self.max_risk_per_instrument_ppm <= 1_000_000, "max_risk_per_instrument_ppm", "1..1000000"
@@ -167,8 +179,8 @@ class FallbackConfig(_Section):
 class SessionConfig(_Section):
     """The trading window in the exchange's time: [start - pre_open, end + post_close) on allowed weekdays.
 
-    ``allowed_weekdays``: 0 Monday .. 6 Sunday. ``utc_offset_s`` also fixes the exchange's midnight; Moscow keeps one
-    offset all year.
+    ``allowed_weekdays``: 0 Monday .. 6 Sunday. ``utc_offset_s`` also fixes the exchange's midnight; Moscow
+    keeps one offset all year.
     """
 
     enabled: bool = True
@@ -210,7 +222,9 @@ class MonitoringConfig(_Section):
 
 @dataclass(frozen=True, slots=True)
 class LatencyConfig(_Section):
-    """``thresholds_us`` per stage in microseconds; ``violation_limit`` violations in a row are an emergency stop."""
+    """``thresholds_us`` per stage in microseconds; ``violation_limit`` violations in a row are an emergency
+    stop.
+    """
 
     thresholds_us: dict[str, int] = field(
         default_factory=lambda: {"features": 5_000, "ml": 50_000, "risk": 5_000}
@@ -226,7 +240,7 @@ class LatencyConfig(_Section):
 
 @dataclass(frozen=True, slots=True)
 class BookCheckConfig(_Section):
-    """When a book is believed. ``max_age_ns``: older books are not traded on, nor do they end a quarantine."""
+    """When a book is believed. ``max_age_ns``: older books are not traded on and end no quarantine."""
 
     max_age_ns: int = 5 * SECOND_NS
     max_move_bps: int = 300
@@ -239,7 +253,9 @@ class BookCheckConfig(_Section):
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig(_Section):
-    """Everything the engine is configured with. ``fee_ppm`` per ticker overrides what the model was trained for."""
+    """Everything the engine is configured with. ``fee_ppm`` per ticker overrides what the model was trained
+    for.
+    """
 
     risk: RiskConfig = field(default_factory=RiskConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
@@ -259,8 +275,9 @@ class EngineConfig(_Section):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         sections: dict[str, type[_Section]] = {
-            "risk": RiskConfig, "execution": ExecutionConfig, "fallback": FallbackConfig, "session": SessionConfig,
-            "monitoring": MonitoringConfig, "latency": LatencyConfig, "books": BookCheckConfig,
+            "risk": RiskConfig, "execution": ExecutionConfig, "fallback": FallbackConfig,
+            "session": SessionConfig, "monitoring": MonitoringConfig, "latency": LatencyConfig,
+            "books": BookCheckConfig,
         }  # fmt: skip
         for key in values:
             if key not in sections and key != "fee_ppm":

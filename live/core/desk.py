@@ -1,4 +1,6 @@
-"""Our orders at the broker: sending, following, cancelling, asking again, reconciling. Decides nothing about trades."""
+"""Our orders at the broker: sending, following, cancelling, asking again, reconciling. Decides nothing about
+trades.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,17 @@ from live.core.outbox import HoldBoard, Outbox
 from live.core.portfolio import Portfolio
 
 LATE_QUERY_FACTOR = 16
-"""After ``max_queries`` an order is still asked about, at this multiple of the longest pause: never for ever silent."""
+"""After ``max_queries`` an order is still asked about, at this multiple of the longest pause: never for ever
+silent.
+"""
 
 
 class Desk:
     """The only place that emits ``PlaceOrder``; the gate is asked here, for every order."""
 
     def __init__(
-        self, execution: ExecutionConfig, risk_config: RiskConfig, portfolio: Portfolio, board: HoldBoard, out: Outbox,
-        session_key: str,
+        self, execution: ExecutionConfig, risk_config: RiskConfig, portfolio: Portfolio, board: HoldBoard,
+        out: Outbox, session_key: str,
     ) -> None:  # fmt: skip
         self.orders = Orders()
         self.placed = 0
@@ -49,8 +53,8 @@ class Desk:
     # ---- sending
 
     def place(
-        self, *, trace_id: str, ticker: str, side: int, lots: int, order_type: OrderType, price_ticks: int | None,
-        tif: TimeInForce, role: Role, reason: str,
+        self, *, trace_id: str, ticker: str, side: int, lots: int, order_type: OrderType,
+        price_ticks: int | None, tif: TimeInForce, role: Role, reason: str,
     ) -> Order | None:  # fmt: skip
         """Ask for one order, unless a hold forbids it (None). ENTRY opens; EXIT and STOP only reduce."""
         reduces = role != "ENTRY"
@@ -80,9 +84,9 @@ class Desk:
             )
         )
         self._out.audit(
-            "ORDER", "ORDER_PLACED", ticker=ticker, client_order_id=client_order_id, trace_id=trace_id, role=role,
-            side=side, lots=lots, type=order_type, price_ticks=price_ticks if price_ticks is not None else "-",
-            reason=reason,
+            "ORDER", "ORDER_PLACED", ticker=ticker, client_order_id=client_order_id, trace_id=trace_id,
+            role=role, side=side, lots=lots, type=order_type,
+            price_ticks=price_ticks if price_ticks is not None else "-", reason=reason,
         )  # fmt: skip
         return order
 
@@ -100,7 +104,7 @@ class Desk:
     # ---- following
 
     def on_update(self, update: OrderUpdate) -> Order | None:
-        """What the broker says of an order of ours: book its deals, move its state, complain about nonsense."""
+        """What the broker says of an order of ours: book its deals, move its state, name nonsense."""
         for fill in update.fills:
             if fill.lots <= 0 or fill.price_ticks <= 0 or not fill.trade_id:
                 raise ImpossibleEvent(
@@ -224,7 +228,9 @@ class Desk:
         order.query_due_ns = self._out.now_ns + pause
         self._out.add(QueryOrder(order.client_order_id, order.queries))
         if order.queries == self._execution.max_queries:
-            words = f"order {order.client_order_id} ({order.ticker}) is still unknown after {order.queries} queries"
+            words = (
+                f"order {order.client_order_id} in {order.ticker} is unknown after {order.queries} queries"
+            )
             self._out.audit("ORDER", "ORDER_QUERIES_EXHAUSTED", client_order_id=order.client_order_id)
             self._out.notify(
                 "ORDER_UNKNOWN", f"ORDER_UNKNOWN: {words}; look at the broker's own terminal", TONE_RISK_HZ
@@ -236,7 +242,9 @@ class Desk:
             self._board.lift("ORDER_UNKNOWN", "the broker answered", scope=ticker)
 
     def on_time(self) -> None:
-        """Time-outs: orders nobody answered, limit rests past their time, cancels without effect, due queries."""
+        """Time-outs: orders nobody answered, limit rests past their time, cancels without effect, due
+        queries.
+        """
         now_ns = self._out.now_ns
         execution = self._execution
         for order in self.orders.all_working():

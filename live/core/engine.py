@@ -1,8 +1,8 @@
 """The engine: events in, commands out. No clock, no socket, no file, no thread, no chance.
 
-``Engine.on`` is deterministic: the same configuration and the same events give the same commands, which is what makes
-the backtest equal to trading and a recorded session replayable. Drivers hand events over one at a time, in the
-order of their ``now_ns``, and carry the commands out in order.
+``Engine.on`` is deterministic: the same configuration and the same events give the same commands, which is
+what makes the backtest equal to trading and a recorded session replayable. Drivers hand events over one at a
+time, in the order of their ``now_ns``, and carry the commands out in order.
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ from market.types import Instrument
 
 SNAPSHOT_FORMAT = 1
 
+_OF_ONE_TICKER = frozenset(
+    {ev.Book, ev.Trade, ev.Scores, ev.InferenceFailed, ev.TradingStatus, ev.Quarantine, ev.KnownOrder}
+)
+
 
 class Engine:
     """Trades ``instruments`` with ``model`` under ``config``.
 
-    ``session_key`` is a UUID, fresh for each start of a process: client order ids derive from it and from a counter,
-    so two sessions can never give one id to two orders.
+    ``session_key`` is a UUID, fresh for each start of a process: client order ids derive from it and from a
+    counter, so two sessions can never give one id to two orders.
     """
 
     def __init__(
@@ -58,7 +62,8 @@ class Engine:
         self._markets = {t: Market(config.books, config.fallback.window_ns) for t in self.instruments}
         self._portfolio = Portfolio(
             self.instruments, self._risk, self._board, self._out, day_loss_nano=config.risk.day_loss_nano,
-            max_consecutive_losses=config.risk.max_consecutive_losses, cooldown_ns=config.risk.loss_cooldown_ns,
+            max_consecutive_losses=config.risk.max_consecutive_losses,
+            cooldown_ns=config.risk.loss_cooldown_ns,
         )  # fmt: skip
         self._gates = Gates(config, model, self._markets, self._risk, self._board, self._out)
         self._desk = Desk(config.execution, config.risk, self._portfolio, self._board, self._out, session_key)
@@ -77,7 +82,7 @@ class Engine:
         self._restored = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             ev.Book: self._on_book,
-            ev.Trade: lambda event: None,  # features need trades; the core does not
+            ev.Trade: lambda trade: None,  # features need trades; the core does not
             ev.Scores: self._trader.on_scores,
             ev.InferenceFailed: self._on_inference_failed,
             ev.Timer: self._on_timer,
@@ -103,18 +108,19 @@ class Engine:
     def on(self, event: ev.Event) -> list[Command]:
         """Take one event and return what is to be done about it, in order.
 
-        Raises ``ClockWentBack``, ``UnknownTicker`` or ``ImpossibleEvent`` for input that a correct driver cannot produce.
+        Raises ``ClockWentBack``, ``UnknownTicker`` or ``ImpossibleEvent`` for input that a correct driver
+        cannot produce.
         """
         handler = self._handlers.get(type(event))
         if handler is None:
             raise ImpossibleEvent(f"{type(event).__name__} is not an event of the engine")
         if event.now_ns < self._out.now_ns:
             raise ClockWentBack(
-                f"{type(event).__name__} is stamped {event.now_ns}, {self._out.now_ns - event.now_ns} ns before the event "
-                f"handed over last; the driver must stamp events in the order in which it hands them over"
+                f"{type(event).__name__} is stamped {event.now_ns}, "
+                f"{self._out.now_ns - event.now_ns} ns before the event handed over last; "
+                f"the driver must stamp events in the order in which it hands them over"
             )
-        ticker = getattr(event, "ticker", None)
-        if ticker is not None and ticker not in self._markets and not isinstance(event, ev.PipelineReset):
+        if type(event) in _OF_ONE_TICKER and (ticker := event.ticker) not in self._markets:  # type: ignore[union-attr]
             raise UnknownTicker(
                 f"{type(event).__name__} is about {ticker!r}; this engine trades {', '.join(self._markets)}"
             )
@@ -161,7 +167,7 @@ class Engine:
         spread = spread_millibps(Touch(book.bid_px[0], book.bid_qty[0], book.ask_px[0], book.ask_qty[0]))
         if spread > limit and self._out.often(book.ticker, "wide spread"):
             self._out.audit("RISK", "LIQUIDITY_LOW", ticker=book.ticker, spread_millibps=spread, limit=limit)
-            words = f"LIQUIDITY {book.ticker}: the spread is {spread} thousandths of a bp, the alert is at {limit}"
+            words = f"LIQUIDITY {book.ticker}: a spread of {spread} thousandths of a bp, the limit is {limit}"
             self._out.notify("LIQUIDITY", words, TONE_LIQUIDITY_HZ)
 
     def _on_inference_failed(self, event: ev.InferenceFailed) -> None:
@@ -259,16 +265,18 @@ class Engine:
     def restore(self, snapshot: dict[str, Any], now_ns: int | None = None) -> None:
         """Go on from the snapshot of an earlier session; before the first event. Raises ``BadSnapshot``.
 
-        ``now_ns``, the driver's time, lets a snapshot from the future (a paper exchange that was wound back) be refused.
+        ``now_ns``, the driver's time, lets a snapshot from the future (a paper exchange that was wound back)
+        be refused.
 
-        Working orders become UNKNOWN until the broker says, and nothing is sent before the first ``Reconciled``. Holds
-        that only time, a person or a new model may lift survive; the others are found out afresh.
+        Working orders become UNKNOWN until the broker says, and nothing is sent before the first
+        ``Reconciled``. Holds that only time, a person or a new model may lift survive; the others are found
+        out afresh.
         """
         self._check_restorable(snapshot)
         if now_ns is not None and snapshot["now_ns"] > now_ns:
             raise BadSnapshot(
-                f"the checkpoint is from market time {snapshot['now_ns']}, which is after {now_ns}: the paper market was "
-                f"wound back, remove the checkpoint to start afresh"
+                f"the checkpoint is from market time {snapshot['now_ns']}, after {now_ns}: "
+                f"the paper market was wound back, remove the checkpoint to start afresh"
             )
         self._out.now_ns = self._desk.restored_ns = snapshot["now_ns"]
         self._risk.restore(snapshot["risk"])
@@ -301,6 +309,6 @@ class Engine:
         for ticker, position in snapshot["portfolio"]["positions"].items():
             if position["lots"] and ticker not in self._markets:
                 raise BadSnapshot(
-                    f"the checkpoint holds {position['lots']} lots of {ticker}, which this session does not trade: "
+                    f"the checkpoint holds {position['lots']} lots of {ticker}, not traded in this session: "
                     f"add it to the instruments, or close the position and remove the checkpoint"
                 )

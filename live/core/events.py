@@ -85,8 +85,8 @@ class FillInfo:
 class OrderUpdate:
     """What the broker says about one order of ours.
 
-    ``lots_executed`` is cumulative; ``fills`` may repeat deals already reported. UNKNOWN means that the broker did
-    not answer: it is not a refusal.
+    ``lots_executed`` is cumulative; ``fills`` may repeat deals already reported. UNKNOWN means that the
+    broker did not answer: it is not a refusal.
     """
 
     now_ns: int
@@ -114,7 +114,8 @@ class OpenOrder:
 class KnownOrder:
     """An order that the driver's database holds and the checkpoint does not (a crash between the two).
 
-    Sent after ``restore`` and before the order's ``OrderUpdate`` and ``Reconciled``; fields as in ``orders.Order``.
+    Sent after ``restore`` and before the order's ``OrderUpdate`` and ``Reconciled``; fields as in
+    ``orders.Order``.
     """
 
     now_ns: int
@@ -134,8 +135,9 @@ class KnownOrder:
 class Reconciled:
     """The broker's own view: positions (lots, signed), working orders, money.
 
-    The driver first sends an ``OrderUpdate`` for every order of ours that moved, then this. ``asked_ns`` is the
-    engine time at which the driver began to read (0: now); tickers that moved since are compared next time.
+    The driver first sends an ``OrderUpdate`` for every order of ours that moved, then this. ``asked_ns`` is
+    the engine time at which the driver began to read (0: now); tickers that moved since are compared next
+    time.
     """
 
     now_ns: int
@@ -198,7 +200,9 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class ModelSwapped:
-    """The driver verified and swapped the bundle (``notify_model_reload``). ``params``: ``ModelParams.to_dict()``."""
+    """The driver verified and swapped the bundle (``notify_model_reload``). ``params``:
+    ``ModelParams.to_dict()``.
+    """
 
     now_ns: int
     manifest_sha256: str
@@ -262,7 +266,24 @@ class StopRequested:
 
 
 Event = (
-    Book | Trade | Scores | InferenceFailed | Timer | OrderUpdate | KnownOrder | Reconciled | TradingStatus | Connection
-    | Quarantine | Override | Resume | ModelSwapped | PipelineMode | PipelineReset | Drift | StageLatency
-    | VolatilityIndex | StopRequested
-)  # fmt: skip
+    Book
+    | Trade
+    | Scores
+    | InferenceFailed
+    | Timer
+    | OrderUpdate
+    | KnownOrder
+    | Reconciled
+    | TradingStatus
+    | Connection
+    | Quarantine
+    | Override
+    | Resume
+    | ModelSwapped
+    | PipelineMode
+    | PipelineReset
+    | Drift
+    | StageLatency
+    | VolatilityIndex
+    | StopRequested
+)

@@ -1,4 +1,6 @@
-"""What raises and lifts holds: the clock, the schedule, the connection, people, the model, the market's state."""
+"""What raises and lifts holds: the clock, the schedule, the connection, people, the model, the market's
+state.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,9 @@ from live.core.events import (
 from live.core.holds import KINDS, Severity
 from live.core.outbox import HoldBoard, Outbox
 from live.core.risk import RiskState
+
+PAUSES = ("LOSS_COOLDOWN", "REJECT_STREAK")
+"""Holds that lift by themselves at their ``until_ns``."""
 
 
 class Gates:
@@ -48,6 +53,8 @@ class Gates:
         self._violations: dict[str, int] = {}
         self._distrusted: dict[str, str] = {}  # ticker -> why the driver quarantined it
         self._day_ends_ns = 0
+        self._due_ns = 0
+        self._seen_version = -1
 
     # ---- time
 
@@ -59,12 +66,17 @@ class Gates:
             self._board.lift("CRITICAL_DRIFT", "another model was loaded while the runner was down")
 
     def on_time(self) -> None:
-        """Run for every event, before it: holds that begin or end with the clock."""
+        """Run before every event: holds that begin or end with the clock.
+
+        Looks only when something is due or the holds have changed since; most events cost one comparison.
+        """
         now_ns = self._out.now_ns
+        if now_ns < self._due_ns and self._board.version == self._seen_version:
+            return
         if now_ns >= self._day_ends_ns:
             self._new_day(now_ns)
         self._session(now_ns)
-        for name in ("LOSS_COOLDOWN", "REJECT_STREAK"):
+        for name in PAUSES:
             hold = self._board.holds.get(name)
             if hold is not None and hold.until_ns and now_ns >= hold.until_ns:
                 self._board.lift(name, "the pause is over")
@@ -73,6 +85,22 @@ class Gates:
                 "MODEL_EXPIRED", f"bundle {self.model.manifest_sha256[:12]} is past its valid_until"
             )
         self._heartbeat(now_ns)
+        self._seen_version = self._board.version
+        self._due_ns = self._next_due_ns(now_ns)
+
+    def _next_due_ns(self, now_ns: int) -> int:
+        """The earliest time at which the clock alone can raise or lift a hold."""
+        holds = self._board.holds
+        due = [self._day_ends_ns, clock.next_edge_ns(now_ns, self._config.session)]
+        pauses = [hold for name in PAUSES if (hold := holds.get(name)) is not None]
+        due += [hold.until_ns for hold in pauses if hold.until_ns]
+        if holds.get("MODEL_EXPIRED") is None:
+            due.append(self.model.valid_until_ns)
+        if holds.get("HEARTBEAT") is None:
+            monitoring = self._config.monitoring
+            patience_ns = monitoring.heartbeat_interval_ns * monitoring.heartbeat_miss_threshold
+            due.append(self._last_book_ns + patience_ns)
+        return min(due)
 
     def _new_day(self, now_ns: int) -> None:
         offset = self._config.session.utc_offset_s
@@ -92,7 +120,8 @@ class Gates:
             opens_ns = clock.next_open_ns(now_ns, session)
             opens = clock.iso_time(opens_ns, session.utc_offset_s)
             self._board.hold(
-                "SESSION", "outside the trading window", lifts_when=f"the window opens at {opens}", until_ns=opens_ns,
+                "SESSION", "outside the trading window", lifts_when=f"the window opens at {opens}",
+                until_ns=opens_ns,
                 text=f"trading is suspended; the next window opens at {opens} exchange time",
             )  # fmt: skip
 
@@ -201,6 +230,7 @@ class Gates:
 
     def on_model_swapped(self, event: ModelSwapped) -> None:
         self.model = ModelParams.from_dict({**event.params, "manifest_sha256": event.manifest_sha256})
+        self._due_ns = 0
         self._out.audit("MODEL", "MODEL_SWAPPED", manifest_sha256=event.manifest_sha256)
         self._out.notify("MODEL_SWAPPED", f"MODEL_SWAPPED: now trading bundle {event.manifest_sha256[:12]}")
         self._board.lift("CRITICAL_DRIFT", "the model was reloaded")

@@ -1,7 +1,7 @@
 """A Hold is everything that stops trading; no other flag in the product may stop an order.
 
-``KINDS`` is the closed list. The gate asks one question, ``HoldSet.blocking``: is there a hold over this instrument
-that forbids this order? Cancels and queries always pass.
+``KINDS`` is the closed list. The gate asks one question, ``HoldSet.blocking``: is there a hold over this
+instrument that forbids this order? Cancels and queries always pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class Severity(IntEnum):
     """How much a hold forbids; a higher one includes the lower ones."""
 
     NO_ENTRIES = 1
-    """Nothing opens or enlarges a position; entries already working may finish; exits follow their own rules."""
+    """Nothing opens or enlarges a position; entries already working may finish; exits follow their own rules.
+    """
     REDUCE_ONLY = 2
     """Working entries are cancelled as well."""
     FLATTEN = 3
@@ -33,7 +34,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """One reason not to trade. ``scope`` is a ticker or ``EVERYTHING``; ``until_ns`` 0: no date of its own."""
+    """One reason not to trade. ``scope``: a ticker or ``EVERYTHING``; ``until_ns`` 0: no date of its own."""
 
     name: str
     scope: str
@@ -73,45 +74,89 @@ class HoldKind:
 _NO_ENTRIES, _REDUCE, _FLATTEN, _NOTHING = Severity
 KINDS: dict[str, HoldKind] = {
     "SESSION": HoldKind(
-        _FLATTEN, "SESSION", "SESSION_SUSPENDED", "SESSION_RESUMED", "the next trading window opens"),
+        _FLATTEN, "SESSION", "SESSION_SUSPENDED", "SESSION_RESUMED", "the next trading window opens"
+    ),
     "MANUAL_OVERRIDE": HoldKind(
-        _NOTHING, "RISK", "MANUAL_OVERRIDE", "MANUAL_OVERRIDE_LIFTED", "the flag file is removed"),
+        _NOTHING, "RISK", "MANUAL_OVERRIDE", "MANUAL_OVERRIDE_LIFTED", "the flag file is removed"
+    ),
     "DAILY_LOSS": HoldKind(
-        _FLATTEN, "RISK", "DAILY_LOSS_STOP", "DAILY_LOSS_RESET", "exchange midnight", kept=True),
+        _FLATTEN, "RISK", "DAILY_LOSS_STOP", "DAILY_LOSS_RESET", "exchange midnight", kept=True
+    ),
     "LOSS_COOLDOWN": HoldKind(
-        _NO_ENTRIES, "RISK", "LOSS_COOLDOWN", "LOSS_COOLDOWN_OVER", "the cool-down is over", kept=True),
+        _NO_ENTRIES, "RISK", "LOSS_COOLDOWN", "LOSS_COOLDOWN_OVER", "the cool-down is over", kept=True
+    ),
     "VOLATILITY": HoldKind(
-        _FLATTEN, "RISK", "VOLATILITY_EMERGENCY", "VOLATILITY_RESUMED", "a person resumes", by_hand=True, kept=True),
+        _FLATTEN,
+        "RISK",
+        "VOLATILITY_EMERGENCY",
+        "VOLATILITY_RESUMED",
+        "a person resumes",
+        by_hand=True,
+        kept=True,
+    ),
     "CRITICAL_DRIFT": HoldKind(
-        _REDUCE, "MODEL", "CRITICAL_DRIFT", "CRITICAL_DRIFT_LIFTED", "the model is reloaded", kept=True),
+        _REDUCE, "MODEL", "CRITICAL_DRIFT", "CRITICAL_DRIFT_LIFTED", "the model is reloaded", kept=True
+    ),
     "LATENCY": HoldKind(
-        _FLATTEN, "RISK", "LATENCY_EMERGENCY", "LATENCY_RESUMED", "a person resumes", by_hand=True, kept=True),
+        _FLATTEN, "RISK", "LATENCY_EMERGENCY", "LATENCY_RESUMED", "a person resumes", by_hand=True, kept=True
+    ),
     "HEARTBEAT": HoldKind(
-        _REDUCE, "CONNECTIVITY", "HEARTBEAT_MISSED", "HEARTBEAT_RESTORED", "a book arrives"),
+        _REDUCE, "CONNECTIVITY", "HEARTBEAT_MISSED", "HEARTBEAT_RESTORED", "a book arrives"
+    ),
     "CONNECTION": HoldKind(
-        _NOTHING, "CONNECTIVITY", "CONNECTION_LOST", "CONNECTION_RESTORED", "the channel is up"),
+        _NOTHING, "CONNECTIVITY", "CONNECTION_LOST", "CONNECTION_RESTORED", "the channel is up"
+    ),
     "NOT_RECONCILED": HoldKind(
-        _NOTHING, "ORDER", "NOT_RECONCILED", "RECONCILED", "orders and positions agree with the broker"),
+        _NOTHING, "ORDER", "NOT_RECONCILED", "RECONCILED", "orders and positions agree with the broker"
+    ),
     "POSITION_MISMATCH": HoldKind(
-        _NOTHING, "RISK", "POSITION_MISMATCH", "POSITION_AGREES", "the next reconciliation agrees, or a person resumes",
-        by_hand=True, kept=True),
+        _NOTHING,
+        "RISK",
+        "POSITION_MISMATCH",
+        "POSITION_AGREES",
+        "the next reconciliation agrees, or a person resumes",
+        by_hand=True,
+        kept=True,
+    ),
     "BOOK_QUARANTINE": HoldKind(
-        _REDUCE, "CONNECTIVITY", "BOOK_QUARANTINED", "BOOK_TRUSTED", "a book passes every check"),
+        _REDUCE, "CONNECTIVITY", "BOOK_QUARANTINED", "BOOK_TRUSTED", "a book passes every check"
+    ),
     "TRADING_STATUS": HoldKind(
-        _NOTHING, "SESSION", "TRADING_HALTED", "TRADING_OPENED", "the exchange opens trading"),
+        _NOTHING, "SESSION", "TRADING_HALTED", "TRADING_OPENED", "the exchange opens trading"
+    ),
     "MODEL_EXPIRED": HoldKind(
-        _NO_ENTRIES, "MODEL", "MODEL_EXPIRED", "MODEL_RENEWED", "a bundle that is still valid is loaded"),
+        _NO_ENTRIES, "MODEL", "MODEL_EXPIRED", "MODEL_RENEWED", "a bundle that is still valid is loaded"
+    ),
     "REJECT_STREAK": HoldKind(
-        _REDUCE, "ORDER", "REJECT_STREAK", "REJECT_STREAK_OVER", "the pause is over, or a person resumes",
-        by_hand=True, kept=True),
+        _REDUCE,
+        "ORDER",
+        "REJECT_STREAK",
+        "REJECT_STREAK_OVER",
+        "the pause is over, or a person resumes",
+        by_hand=True,
+        kept=True,
+    ),
     "ORDER_UNKNOWN": HoldKind(
-        _NO_ENTRIES, "ORDER", "ORDER_UNKNOWN", "ORDER_KNOWN", "the broker says what became of the order", kept=True),
+        _NO_ENTRIES,
+        "ORDER",
+        "ORDER_UNKNOWN",
+        "ORDER_KNOWN",
+        "the broker says what became of the order",
+        kept=True,
+    ),
     "ORDER_STATE": HoldKind(
-        _REDUCE, "ORDER", "ORDER_STATE_ILLEGAL", "ORDER_STATE_SETTLED",
-        "a reconciliation agrees, or a person resumes", by_hand=True, kept=True),
+        _REDUCE,
+        "ORDER",
+        "ORDER_STATE_ILLEGAL",
+        "ORDER_STATE_SETTLED",
+        "a reconciliation agrees, or a person resumes",
+        by_hand=True,
+        kept=True,
+    ),
     "STOP_REQUESTED": HoldKind(
-        _REDUCE, "SESSION", "STOP_REQUESTED", "STOP_CANCELLED", "the process is started again"),
-}  # fmt: skip
+        _REDUCE, "SESSION", "STOP_REQUESTED", "STOP_CANCELLED", "the process is started again"
+    ),
+}
 
 
 class HoldSet:
@@ -130,7 +175,7 @@ class HoldSet:
         return self._holds.get((name, scope))
 
     def put(self, hold: Hold) -> bool:
-        """Add ``hold``; False when one of that name and scope is already there at the same severity or worse."""
+        """Add ``hold``; False when one of that name and scope is there, as severe or more."""
         key = (hold.name, hold.scope)
         present = self._holds.get(key)
         if present is not None and present.severity >= hold.severity:

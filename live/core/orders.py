@@ -1,8 +1,8 @@
 """The life of an order: one closed transition table, fills booked once by the broker's trade id.
 
-``INTENT`` is our own: we asked for the order and know nothing more. Messages about one order come by two ways (the
-answer to the request and the stream of order states), so an old state may arrive after a newer one: that is an
-ECHO, recognised, counted, and without effect. Everything else outside the table is ILLEGAL.
+``INTENT`` is our own: we asked for the order and know nothing more. Messages about one order come by two ways
+(the answer to the request and the stream of order states), so an old state may arrive after a newer one: that
+is an ECHO, recognised, counted, and without effect. Everything else outside the table is ILLEGAL.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ LEGAL_MOVES: dict[str, frozenset[str]] = {
     CANCELLED: frozenset({CANCELLED}),
     REJECTED: frozenset({REJECTED}),
 }
-"""state -> states that a message may report. A finished order may be reported again, with fills that come late."""
+"""state -> states that a message may report. A finished order may be reported again, with fills that come
+late.
+"""
 
 ECHO_MOVES: dict[str, frozenset[str]] = {
     INTENT: frozenset(),
@@ -58,7 +60,7 @@ ECHO_MOVES: dict[str, frozenset[str]] = {
 
 @dataclass(slots=True)
 class Order:
-    """One order of ours. ``lots_executed`` is the broker's word, ``lots_filled`` the sum of the booked deals."""
+    """One order of ours. ``lots_executed``: the broker's word; ``lots_filled``: the sum of booked deals."""
 
     client_order_id: str
     trace_id: str

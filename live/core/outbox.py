@@ -41,6 +41,8 @@ class HoldBoard:
     def __init__(self, out: Outbox) -> None:
         self.holds = HoldSet()
         self.changed = False
+        self.version = 0
+        """Grows with every hold raised or lifted."""
         self._out = out
 
     def hold(
@@ -54,7 +56,9 @@ class HoldBoard:
         lifts_when: str | None = None,
         text: str | None = None,
     ) -> bool:
-        """Raise a hold of ``KINDS``; no effect (False) while one as severe is in force. ``text``: words of the notice."""
+        """Raise a hold of ``KINDS``; no effect (False) while one as severe is in force. ``text``: words of
+        the notice.
+        """
         kind = KINDS[name]
         new = Hold(
             name,
@@ -68,6 +72,7 @@ class HoldBoard:
         if not self.holds.put(new):
             return False
         self.changed = True
+        self.version += 1
         where = "" if scope == EVERYTHING else f" {scope}"
         self._out.add(HoldChanged(self._out.now_ns, new, True))
         self._out.audit(
@@ -88,6 +93,7 @@ class HoldBoard:
         if hold is None:
             return False
         self.changed = True
+        self.version += 1
         kind = KINDS[name]
         where = "" if scope == EVERYTHING else f" {scope}"
         self._out.add(HoldChanged(self._out.now_ns, hold, False))

@@ -1,4 +1,6 @@
-"""From a signal to an ``OrderPlan``: where the stop is, how many lots, in which orders. All integer, all pure."""
+"""From a signal to an ``OrderPlan``: where the stop is, how many lots, in which orders. All integer, all
+pure.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +57,10 @@ class Touch:
 def stop_distance_ticks(sum_tr2: int, bars: int, spread_ticks: int, multiplier_e3: int = 1_000) -> int:
     """``multiplier * (1.8 * atr5 + 0.5 * spread)`` in whole ticks, rounded away from the entry, at least one.
 
-    ``sum_tr2``: sum of the true ranges of ``bars`` (1..5) one-minute mid bars, in half-ticks, so that
-    atr5 = sum_tr2 / (2 * bars) ticks. The specification writes atr5 and spread as fractions of the price; times the
-    entry price they are these ticks. Rounding away widens the stop, which makes the volume smaller, never larger.
+    ``sum_tr2``: sum of the true ranges of ``bars`` (1..5) one-minute mid bars, in half-ticks, so that atr5 =
+    sum_tr2 / (2 * bars) ticks. The specification writes atr5 and spread as fractions of the price; times the
+    entry price they are these ticks. Rounding away widens the stop, which makes the volume smaller, never
+    larger.
     """
     return max(1, _round_away(multiplier_e3 * (9 * sum_tr2 + 5 * bars * spread_ticks), 10_000 * bars))
 
@@ -107,7 +110,8 @@ def volume(
 
 
 def legs(direction: int, lots: int, touch: Touch, execution: ExecutionConfig) -> tuple[Leg, ...]:
-    """The VWAP split above the threshold (a market share, the rest improved by some ticks), else one IOC order.
+    """The VWAP split above the threshold (a market share, the rest improved by some ticks), else one IOC
+    order.
 
     The limit asks for ``limit_improvement_ticks`` better than the touch it could take, yet never worse than
     joining the queue on our own side.

@@ -57,7 +57,7 @@ class Portfolio:
         return [ticker for ticker, position in self.positions.items() if position.lots]
 
     def book_fill(self, order: Order, fill: FillInfo) -> None:
-        """Book one deal of ``order``: position, day's result, run of losses, and the commands that tell it."""
+        """Book one deal of ``order``: position, day's result, run of losses, and the commands for it."""
         ticker, now_ns = order.ticker, self._out.now_ns
         position = self.positions[ticker]
         booked = position.book(
@@ -165,7 +165,7 @@ class Portfolio:
             )
 
     def gross_nano(self, prices: Mapping[str, int]) -> int:
-        """Sum of the absolute values of all positions at ``prices`` (ticks), at cost where there is no price."""
+        """Sum of the absolute values of all positions at ``prices`` (ticks), else at cost."""
         total = 0
         for ticker, position in self.positions.items():
             if position.lots:

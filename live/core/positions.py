@@ -56,7 +56,9 @@ class Position:
         now_ns: int,
         trace_id: str,
     ) -> Booked:
-        """Book one deal: ``side`` 1 bought, -1 sold, ``lots`` > 0. A deal larger than the position reverses it."""
+        """Book one deal: ``side`` 1 bought, -1 sold, ``lots`` > 0. A deal larger than the position reverses
+        it.
+        """
         if side not in (1, -1) or lots <= 0:
             raise ValueError(f"a deal has a side of 1 or -1 and lots > 0, not {side} and {lots}")
         self.fees_nano += fee_nano

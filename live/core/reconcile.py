@@ -1,5 +1,6 @@
-"""Comparing our books with the broker's. The broker is the truth for quantities; a disagreement is a hold and a
-report, never an invented trade."""
+"""Comparing our books with the broker's. The broker is the truth for quantities; a disagreement is a hold and
+a report, never an invented trade.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ class Reconciler:
         broker = event.positions.get(ticker, 0) - self.foreign_lots.get(ticker, 0)
         ours = self._portfolio.lots(ticker)
         for order in self._desk.orders.working(ticker):
-            # Asked about as often as allowed, not listed, and no lots are missing: it never reached the exchange.
+            # Asked about as often as allowed, not listed, and no lots are missing: it never reached the
+            # exchange.
             exhausted = order.state == UNKNOWN and order.queries >= self._execution.max_queries
             complete = order.lots_executed <= order.lots_filled
             if exhausted and complete and order.client_order_id not in listed and broker == ours:

@@ -11,7 +11,7 @@ MAX_SUBJECTS = 10_000
 
 
 class Reason(StrEnum):
-    """Why a signal did not become an order; holds refuse as ``HOLD_<name>``, volumes as ``VOLUME_<limit>``."""
+    """Why a signal was no order; holds refuse as ``HOLD_<name>``, volumes as ``VOLUME_<limit>``."""
 
     NO_THRESHOLD = "NO_THRESHOLD"
     NO_BOOK = "NO_BOOK"
@@ -30,7 +30,9 @@ class Throttle:
         self._told: dict[tuple[str, str], tuple[int, int]] = {}  # subject -> (told_ns, kept back since)
 
     def count(self, now_ns: int, ticker: str, what: str) -> int:
-        """0 when it is too early to tell again, else how many have happened since the last telling, this one too."""
+        """0 when it is too early to tell again, else how many have happened since the last telling, this one
+        too.
+        """
         subject = (ticker, what)
         told = self._told.get(subject)
         if told is not None and now_ns - told[0] < self._interval_ns:

@@ -27,7 +27,9 @@ class Signal:
 
 
 def cost_millibps(touch: Touch, fee_ppm: int, slippage_ticks: int) -> int:
-    """Cost of a round trip in thousandths of a basis point of the mid: spread, two fees, two slips. Rounded up."""
+    """Cost of a round trip in thousandths of a basis point of the mid: spread, two fees, two slips. Rounded
+    up.
+    """
     mid2 = touch.bid_ticks + touch.ask_ticks
     ticks = touch.spread_ticks + 2 * slippage_ticks
     return -(-2 * ticks * MILLIBPS // mid2) + 2 * fee_ppm * PPM_MILLIBPS

@@ -1,4 +1,4 @@
-"""Decisions: when to enter, with what plan; when and how to leave. Everything goes through the desk's gate."""
+"""Decisions: when to enter, with what plan; when and how to leave. All orders pass the desk's gate."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ class Trader:
                 self._enter(signal, touch)
 
     def on_inference_failed(self, event: InferenceFailed) -> None:
-        """The fallback: one-sided and moving enough, the last window itself is a signal, within an hourly quota."""
+        """The fallback: one-sided and moving enough, the last window itself is a signal, within an hourly
+        quota.
+        """
         ticker, fallback = event.ticker, self._config.fallback
         if self._out.often(ticker, "inference failed"):
             self._out.audit("MODEL", "INFERENCE_FAILED", ticker=ticker, error=event.error)
@@ -154,14 +156,15 @@ class Trader:
             return
         self._record(signal, "ENTRY")
         self._out.audit(
-            "RISK", "ORDER_PLAN", ticker=plan.ticker, trace_id=plan.trace_id, direction=plan.direction, lots=plan.lots,
-            entry_ticks=plan.entry_ticks, stop_ticks=plan.stop_ticks, bound_by=plan.bound_by,
+            "RISK", "ORDER_PLAN", ticker=plan.ticker, trace_id=plan.trace_id, direction=plan.direction,
+            lots=plan.lots, entry_ticks=plan.entry_ticks, stop_ticks=plan.stop_ticks, bound_by=plan.bound_by,
         )  # fmt: skip
         self._portfolio.holdings[plan.ticker] = Holding(plan.trace_id, plan.direction, plan.stop_ticks)
         for leg in plan.legs:
             self._desk.place(
-                trace_id=plan.trace_id, ticker=plan.ticker, side=plan.direction, lots=leg.lots, order_type=leg.order_type,
-                price_ticks=leg.price_ticks, tif=leg.tif, role="ENTRY", reason=f"SIGNAL {signal.source}",
+                trace_id=plan.trace_id, ticker=plan.ticker, side=plan.direction, lots=leg.lots,
+                order_type=leg.order_type, price_ticks=leg.price_ticks, tif=leg.tif, role="ENTRY",
+                reason=f"SIGNAL {signal.source}",
             )  # fmt: skip
 
     def _plan(self, signal: Signal, touch: Touch) -> OrderPlan | tuple[str, str]:
@@ -241,7 +244,9 @@ class Trader:
     # ---- leaving
 
     def manage(self, ticker: str) -> None:
-        """Bring what we hold in line with the stop, the horizon and the holds. Called whenever something moved."""
+        """Bring what we hold in line with the stop, the horizon and the holds. Called whenever something
+        moved.
+        """
         holding = self._portfolio.holdings.get(ticker)
         lots = self._portfolio.lots(ticker)
         if holding is None:
@@ -295,8 +300,8 @@ class Trader:
         if self._out.now_ns < holding.exit_not_before_ns:
             return
         order = self._desk.place(
-            trace_id=holding.trace_id, ticker=ticker, side=-1 if lots > 0 else 1, lots=abs(lots), order_type="market",
-            price_ticks=None, tif="fak", role="EXIT", reason=holding.exit_reason,
+            trace_id=holding.trace_id, ticker=ticker, side=-1 if lots > 0 else 1, lots=abs(lots),
+            order_type="market", price_ticks=None, tif="fak", role="EXIT", reason=holding.exit_reason,
         )  # fmt: skip
         if order is not None:
             pause = self._config.execution.exit_retry_ns << min(holding.exit_attempts, MAX_RETRY_DOUBLINGS)
@@ -333,8 +338,9 @@ class Trader:
                 self._desk.cancel(order, "the position has another size")
         if not stops and self._out.now_ns >= holding.exit_not_before_ns:
             self._desk.place(
-                trace_id=holding.trace_id, ticker=ticker, side=-1 if lots > 0 else 1, lots=abs(lots), order_type="stop",
-                price_ticks=holding.stop_ticks, tif="day", role="STOP", reason="EXCHANGE_STOP",
+                trace_id=holding.trace_id, ticker=ticker, side=-1 if lots > 0 else 1, lots=abs(lots),
+                order_type="stop", price_ticks=holding.stop_ticks, tif="day", role="STOP",
+                reason="EXCHANGE_STOP",
             )  # fmt: skip
             holding.exit_not_before_ns = self._out.now_ns + self._config.execution.exit_retry_ns
 

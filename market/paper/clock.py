@@ -8,9 +8,10 @@ from market.types import SECOND_NS
 
 
 class MarketClock:
-    """``now = start + (monotonic since the start) * speed``. Never runs backwards.
+    """``now = start + (monotonic since the start) * speed``; never runs backwards.
 
-    With ``speed`` 0 it moves only by ``advance_to``: a caller then steps through the recording, for tests.
+    With ``speed`` 0 listeners do not start it and it moves only by ``advance_to``: a test then steps through the
+    recording.
     """
 
     def __init__(self, start_ns: int, speed: float) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from market.recording import Recording
 from market.types import MILLISECOND_NS, NANO
 
 LOOPBACK = ("localhost", "127.0.0.1")
+BIND_TO = "127.0.0.1"
 ACCOUNT_ID = "2000000001"
 STATS_FILE = "paper-stats.json"
 STOP_GRACE_S = 0.5
@@ -214,11 +216,15 @@ class PaperServer:
         return [*rpc_handlers(behaviours), self._guard.unknown()]
 
     def _bind(self, credentials: grpc.ServerCredentials) -> int:
+        # The certificate and the promise are for IPv4's loopback; "localhost" may also mean ::1.
         try:
-            # The certificate and the promise are for IPv4's loopback; "localhost" may also mean ::1.
-            return self._server.add_secure_port(f"127.0.0.1:{self._port}", credentials)
-        except RuntimeError as error:
+            # Asked by hand first: the library would print its own complaint before ours.
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((BIND_TO, self._port))
+            return self._server.add_secure_port(f"{BIND_TO}:{self._port}", credentials)
+        except (OSError, OverflowError, RuntimeError) as error:
             raise BrokerError(
-                f"port {self._port} on {self._host} cannot be used ({error}): something listens there "
+                f"port {self._port} on {self._host} cannot be used ({error}): something may listen there "
                 "already; choose another with --port, or --port 0 for any free one"
             ) from error

@@ -20,6 +20,10 @@ from market.paper.requests import DEPTHS
 from market.paper.streams import BookSubscription, Hub, MarketStream, OrderStream, Outbox, find_listing
 
 MAX_SUBSCRIPTIONS = 300
+OPENING_HOLD_S = 0.1
+"""Wall time between the clock's start and the first event played; then everything due follows, in order. A
+client that sends its subscriptions one after the other misses nothing."""
+
 PING_MS = 120_000
 MARKET_PING_RANGE_MS = (5_000, 180_000)
 ORDER_PING_RANGE_MS = (1_000, 120_000)
@@ -126,9 +130,9 @@ class StreamServices:
                 _put(stream.outbox, reply)
         elif kind is not None:
             _put(stream.outbox, self._subscribe(stream, kind, getattr(request, kind)))
-            if stream.instruments and not self._clock.running:
+            if stream.instruments and not self._clock.running and not self._clock.stepped:
                 self._clock.start()
-                self._replayer.wake()
+                asyncio.get_running_loop().call_later(OPENING_HOLD_S, self._replayer.wake)
             self._ping(stream)
 
     def _subscribe(self, stream: MarketStream, kind: str, request: Any) -> pb.MarketDataResponse:

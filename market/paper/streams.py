@@ -230,8 +230,7 @@ class Hub:
         """Serialised once for all subscribers of the same book."""
         key = (index, row, depth)
         if self._book_cache[0] != key:
-            book = messages.book(self._exchange.listings[index], row, depth)
-            self._book_cache = (key, pb.MarketDataResponse(orderbook=book).SerializeToString())
+            self._book_cache = (key, messages.book_bytes(self._exchange.listings[index], row, depth))
         return self._book_cache[1]
 
     # ------------------------------------------------------------------ our orders

@@ -14,7 +14,9 @@ STEP_NS = drift.THIN_NS
 ROWS = 2_000
 
 
-def _series(seed: int, half_life_s: float, shift: float = 0.0, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
+def _series(
+    seed: int, half_life_s: float, shift: float = 0.0, rows: int = ROWS
+) -> tuple[np.ndarray, np.ndarray]:
     """A unit AR(1), one row per thinning step: (recv_ns [n], values float32 [n])."""
     noise = np.random.default_rng(seed).standard_normal(rows)
     keep = 0.5 ** (STEP_NS / 1e9 / half_life_s) if half_life_s else 0.0
@@ -83,7 +85,9 @@ def test_missing_values_and_discrete_columns_are_no_trouble() -> None:
     spread = rng.choice([1.0, 2.0], ROWS, p=[0.9, 0.1]).astype(np.float32)
     spread[::4] = np.nan
     empty = np.full(ROWS, np.nan, np.float32)
-    reference = drift.reference_of(["spread", "empty"], {"T": (recv_ns, np.stack([spread, empty], 1), spread)})
+    reference = drift.reference_of(
+        ["spread", "empty"], {"T": (recv_ns, np.stack([spread, empty], 1), spread)}
+    )
     (same,) = drift.compare(reference, "T", recv_ns, {"spread": spread, "empty": empty})
     assert not same.drifted and same.missing == pytest.approx(0.25)
     (wider,) = drift.compare(reference, "T", recv_ns, {"spread": 3.0 - spread})

@@ -43,7 +43,9 @@ def test_lines_and_status_come_back(tmp_path: Path) -> None:
 def test_a_grandchild_that_ignores_term_is_killed_with_the_group(tmp_path: Path) -> None:
     # What dvc repro does: a shell that starts a training process.
     stubborn = "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(600)"
-    with line.started(["sh", "-c", f"{sys.executable} -c '{stubborn}'; true"], cwd=tmp_path, grace_s=0.3) as process:
+    with line.started(
+        ["sh", "-c", f"{sys.executable} -c '{stubborn}'; true"], cwd=tmp_path, grace_s=0.3
+    ) as process:
         assert process.stdout is not None
         grandchild = int(process.stdout.readline())
         assert not _gone(grandchild, within_s=0.05)
@@ -57,8 +59,9 @@ def test_terminating_the_caller_ends_the_group(tmp_path: Path) -> None:
             """
             import sys
             from flows import line
+            from flows.interrupt import interruptible
             child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-            with line.interruptible():
+            with interruptible():
                 line.run([sys.executable, "-c", child])
             """
         )

@@ -43,7 +43,9 @@ def test_help_loads_no_library() -> None:
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(*[m for m in ('numpy', 'prefect', 'mlflow', 'torch', 'dvc') if m in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stderr.strip() == ""
 
 
@@ -70,7 +72,11 @@ def test_simulate_then_look_then_validate(tmp_path: Path, capsys: pytest.Capture
     ],
 )
 def test_an_expected_failure_is_one_line(
-    argv: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    argv: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(argv) == 2

@@ -76,7 +76,11 @@ def test_a_workspace_sees_changes_behind_its_links(project: Path, tmp_path: Path
 def test_one_file_brings_the_files_that_belong_to_it(project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
-    for name in ("RTS-12.13_day.book20.parquet", "RTS-12.13_day.trades.parquet", "RTS-3.14_day.trades.parquet"):
+    for name in (
+        "RTS-12.13_day.book20.parquet",
+        "RTS-12.13_day.trades.parquet",
+        "RTS-3.14_day.trades.parquet",
+    ):
         (folder / name).write_text(name)
     made = workspace.create(tmp_path / "w", source=folder / "RTS-12.13_day.book20.parquet", project=project)
     assert sorted(p.name for p in (made / "source").iterdir()) == [

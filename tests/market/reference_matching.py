@@ -1,7 +1,7 @@
 """The matching rules again, as slowly and plainly as possible, to compare the real one with.
 
-Everything is recomputed from full copies: a book is a dict price -> size per side, what we took is a list that is
-searched from the start, orders are kept in one list.
+Everything is recomputed from full copies: a book is a dict price -> size per side, what we took is a list
+that is searched from the start, orders are kept in one list.
 """
 
 from __future__ import annotations

@@ -34,7 +34,11 @@ EVENTS = st.one_of(
     books(),
     st.tuples(st.just("trade"), PRICES, st.integers(1, 6), st.sampled_from((BUY, SELL, 0))),
     st.tuples(
-        st.just("order"), SIDES, st.integers(1, 8), st.one_of(st.none(), PRICES), st.sampled_from(("day", "fak", "fok"))
+        st.just("order"),
+        SIDES,
+        st.integers(1, 8),
+        st.one_of(st.none(), PRICES),
+        st.sampled_from(("day", "fak", "fok")),
     ),
     st.tuples(st.just("cancel"), st.integers(0, 12)),
 )
@@ -47,7 +51,9 @@ def padded(levels: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return px, qty
 
 
-def play(matching: Matching, reference: ReferenceMatching, k: int, event: tuple[Any, ...]) -> tuple[list, list]:
+def play(
+    matching: Matching, reference: ReferenceMatching, k: int, event: tuple[Any, ...]
+) -> tuple[list, list]:
     """One event to both; their fills in the reference's words, in order of sides and prices."""
     match event:
         case ("book", bids, asks):
@@ -76,7 +82,9 @@ def test_every_stream_gives_the_fills_of_the_plain_rules(queue: Any, events: lis
     for k, event in enumerate(events):
         fills, expected = play(matching, reference, k, event)
         assert fills == expected, event
-        expected_open = [(n, s, p, lots, UNKNOWN_AHEAD if a is None else a) for n, s, p, lots, a in reference.open()]
+        expected_open = [
+            (n, s, p, lots, UNKNOWN_AHEAD if a is None else a) for n, s, p, lots, a in reference.open()
+        ]
         assert [tuple(order) for order in matching.open_orders] == expected_open
         for order in matching.open_orders:
             assert matching.remaining(order.order_id) == order.lots

@@ -23,8 +23,9 @@ MID_TICKS = 30_000
 def market(n: int = 6000, *, seed: int = 0, plant: float = 1.0, ticker: str = "SIMP", spread: int = 2) -> Any:
     """One instrument: a Series' arrays and the market's, in one namespace.
 
-    The drift is an AR(1) with a memory of some 20 rows; single rows see it under more than its own noise, so that a
-    learner with memory does better than one without. Labels: mid's move over the horizon beyond +-1.5 bps.
+    The drift is an AR(1) with a memory of some 20 rows; single rows see it under more than its own noise,
+    so that a learner with memory does better than one without. Labels: mid's move over the horizon beyond
+    +-1.5 bps.
     """
     rng = np.random.default_rng(seed)
     drift = np.zeros(n)
@@ -64,7 +65,9 @@ def series(m: Any) -> Series:
 
 
 def member_logp(m: Any, skill: float, noise: float = 0.3, seed: int = 0) -> np.ndarray:
-    """Log-probabilities float32 [n, 3] of a made-up member that sees the drift with ``skill``; NaN where unusable."""
+    """Log-probabilities float32 [n, 3] of a made-up member that sees the drift with ``skill``; NaN where
+    unusable.
+    """
     rng = np.random.default_rng(seed)
     lean = skill * m.drift + noise * rng.standard_normal(len(m.drift))
     z = np.stack([-lean, np.full(len(lean), -0.2), lean], axis=1)

@@ -1,4 +1,6 @@
-"""Each learner: better than climatology on a plant, byte-deterministic, logits where they belong, and in NumPy too."""
+"""Each learner: better than climatology on a plant, byte-deterministic, logits where they belong, and in
+NumPy too.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ def test_logits_lie_on_usable_rows_of_the_judged_blocks(
         assert np.allclose(np.exp(logp[there]).sum(axis=1), 1, atol=1e-5)
 
 
-def test_svm_forward_is_its_formula(series: list[learner.Series], scaler: Scaler, trained: dict[str, Any]) -> None:
+def test_svm_forward_is_its_formula(
+    series: list[learner.Series], scaler: Scaler, trained: dict[str, Any]
+) -> None:
     w = np.load(trained["svm"][0] / "weights.npz")
     s = series[0]
     x = scaler.apply(s.X[s.judged]).astype(np.float64)
@@ -128,7 +132,9 @@ def test_lstm_carries_its_state_like_plain_numpy(
         h = o * np.tanh(c)
         z = h @ w["head_w"] + w["head_b"]
         logp[t] = z - z.max() - np.log(np.exp(z - z.max()).sum())
-    assert np.allclose(np.load(trained["lstm"][0] / "logits.npz")[s.ticker][s.judged], logp[s.judged], atol=1e-4)
+    assert np.allclose(
+        np.load(trained["lstm"][0] / "logits.npz")[s.ticker][s.judged], logp[s.judged], atol=1e-4
+    )
 
 
 def test_transformer_is_its_weights_in_plain_numpy(
@@ -196,9 +202,13 @@ def test_a_muted_column_is_not_looked_at(series: list[learner.Series], name: str
         for s in series:
             X = s.X.copy()
             X[:, 2] = s.y if cheat else 0.0
-            told.append(learner.Series(s.ticker, X, s.y, s.usable, s.reset, s.blocks, s.recv_ns, s.exit_ns, (2,)))
+            told.append(
+                learner.Series(s.ticker, X, s.y, s.usable, s.reset, s.blocks, s.recv_ns, s.exit_ns, (2,))
+            )
         hyper = {**SMALL[name], "epochs": 1} if name != "gbdt" else {**SMALL[name], "rounds": 5}
-        reports.append(LEARNERS[name].train(told, tmp_path / str(cheat), seed=3, threads=1, progress=str, **hyper))
+        reports.append(
+            LEARNERS[name].train(told, tmp_path / str(cheat), seed=3, threads=1, progress=str, **hyper)
+        )
     assert reports[0] == reports[1]
 
 
@@ -212,7 +222,9 @@ def test_rows_that_reach_over_the_cut_are_purged(series: list[learner.Series]) -
 
 def test_too_little_data_is_said_in_one_sentence(series: list[learner.Series], tmp_path: Path) -> None:
     s = series[0]
-    void = learner.Series(s.ticker, s.X, np.full(len(s), -1), s.usable, s.reset, s.blocks, s.recv_ns, s.exit_ns)
+    void = learner.Series(
+        s.ticker, s.X, np.full(len(s), -1), s.usable, s.reset, s.blocks, s.recv_ns, s.exit_ns
+    )
     with pytest.raises(learner.TrainingError, match="block 'fit' holds 0 labelled rows"):
         svm.train([void], tmp_path, seed=1, threads=1)
 

@@ -1,0 +1,88 @@
+"""How fast the features are: the kernel in batch, one live call, and the same formulas in plain NumPy.
+
+Run from the project's root: ``python bench/run.py features``. Each figure is the best of several
+repetitions, so that a busy machine does not count against the code; the ratios are what to compare between
+machines.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from features import plain
+from features.batch import compute
+from features.schema import F
+from features.stream import FeatureStream
+from market.simulator import SimSpec, simulate_market
+from market.types import InstrumentDay, Trades
+
+REPETITIONS = 7
+PLAIN_ROWS = 1_000
+LIVE_ROWS = 5_000
+
+
+def best_s(work: Callable[[], object]) -> float:
+    """Shortest of REPETITIONS runs, seconds."""
+    times = []
+    for _ in range(REPETITIONS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def live_us(day: InstrumentDay) -> tuple[float, float]:
+    """Median and 99th percentile of one ``FeatureStream.on_book``, microseconds, with the Python call."""
+    books, stream, out = day.books, FeatureStream(), np.empty(F, np.float32)
+    best: list[float] = []
+    for _ in range(REPETITIONS):
+        stream.reset()
+        times = []
+        for n in range(min(LIVE_ROWS, len(books))):
+            args = (
+                int(books.recv_ns[n]),
+                books.bid_px[n],
+                books.bid_qty[n],
+                books.ask_px[n],
+                books.ask_qty[n],
+            )
+            start = time.perf_counter_ns()
+            stream.on_book(*args, 1, out)
+            times.append((time.perf_counter_ns() - start) / 1e3)
+        if not best or statistics.median(times) < statistics.median(best):
+            best = times
+    return statistics.median(best), float(np.percentile(best, 99))
+
+
+def main() -> None:
+    start = time.perf_counter()
+    day = simulate_market([SimSpec("SIMA")], hours=1.0)[0][0]
+    print(f"simulated market        {len(day.books):,} books of 20 levels, {len(day.trades):,} trades "
+          f"({time.perf_counter() - start:.1f} s)")  # fmt: skip
+    compute(day)
+    quiet = InstrumentDay(day.instrument, day.day, day.books, Trades.empty())
+    full_s, books_s = best_s(lambda: compute(day)), best_s(lambda: compute(quiet))
+    n = len(day.books)
+    print(f"batch, books only       {n / books_s:12,.0f} books/s per core ({F} features)")
+    per_book = len(day.trades) / n
+    print(f"batch, books and trades {n / full_s:12,.0f} books/s per core ({per_book:.1f} trades a book)")
+    median_us, p99_us = live_us(day)
+    print(f"live, one book          {median_us:12.1f} us median, {p99_us:.1f} us p99, with the Python call")
+    first = day.books.rows(slice(0, PLAIN_ROWS))
+    trades = day.trades.rows(day.trades.recv_ns <= first.recv_ns[-1])
+    short = InstrumentDay(day.instrument, day.day, first, trades)
+    start = time.perf_counter()
+    plain.features(short)
+    plain_s = time.perf_counter() - start
+    kernel_s = best_s(lambda: compute(short))
+    print(f"plain NumPy             {PLAIN_ROWS / plain_s:12,.0f} books/s, the same {F} features")
+    print(f"ratio  kernel batch : plain NumPy  {plain_s / kernel_s:8,.0f} x")
+    print(f"ratio  kernel live  : plain NumPy  {plain_s / PLAIN_ROWS * 1e6 / median_us:8,.0f} x")
+
+
+if __name__ == "__main__":
+    main()

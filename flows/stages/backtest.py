@@ -1,0 +1,84 @@
+"""Stage ``backtest``: the real engine on block ``score``, which nothing was fitted on, and the page about it.
+
+The runner's own pipeline and engine trade the exported models; what is measured here is what the gate judges.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows import params as params_file
+from flows.stages import scoring
+from flows.stages.common import (
+    BACKTEST,
+    FEATURES,
+    LABELS,
+    RECORDING,
+    Say,
+    run,
+    whole,
+    write_json,
+    write_metrics,
+)
+from flows.stages.exported import draft
+from flows.stages.page import page
+from live import backtest
+from live.config import engine_config
+from live.config_schema import RunnerConfig, Session
+from market.recording import Recording
+from models import report
+from models.dataset import load
+
+WARMUP_NS = 420_000_000_000
+"""Before the block, not traded: features warm up in two minutes, the stop's ATR wants five whole one-minute bars."""
+FILL_MODELS = ("queue", "pessimistic", "optimistic")
+
+
+def main(say: Say) -> None:
+    params = params_file.load()
+    recording = Recording.open(RECORDING)
+    info = recording.info
+    dataset = load(FEATURES, LABELS)
+    fee_ppm = {i.ticker: params.fee_ppm(i, info.tariff) for i in info.instruments}
+    bundle = draft(
+        {
+            "watermark": info.watermark, "horizon_ns": params.horizon_ns, "latency_ns": params.latency_ns,
+            "fee_ppm": fee_ppm, "instruments": [i.to_dict() for i in info.instruments],
+            "valid_until_ns": dataset.blocks.span("live")[1],
+        }
+    )  # fmt: skip
+    from_ns, to_ns = dataset.blocks.span("score")
+    # The clock of a recording is not the clock of a trading day: the session window stays out of it.
+    config = engine_config(RunnerConfig(session=Session(enabled=False)), fee_ppm)
+    result = backtest.run(
+        recording, bundle, config, from_ns=from_ns, to_ns=to_ns, warmup_ns=WARMUP_NS, fill_models=FILL_MODELS,
+        slippage_ticks=params.costs.slippage_ticks, **params.backtest,
+    )  # fmt: skip
+    say(f"{result.books:,} books, {result.signals:,} signals, {result.orders:,} orders, {result.fills:,} fills")
+
+    edge = scoring.edge(result, dataset, params.seed)
+    calibration, reliability = scoring.calibration(dataset)
+    metrics: dict[str, Any] = {
+        "watermark": info.watermark,
+        "edge": edge,
+        "calibration": calibration,
+        "orders": result.orders,
+        "order_list_hash": result.order_list_hash,
+        "fees_nano": result.fees_nano,
+        "gross_nano": result.gross_nano,
+        "net_nano": {r.fill_model: r.net_nano for r in (result, *result.other_fill_models.values())},
+        "refusals": dict(sorted(result.refusals.items())),
+    }
+    with whole(BACKTEST) as folder:
+        write_json(folder / "backtest.json", {**result.to_dict(), "edge": edge, "calibration": calibration})
+        report.write(page(params, info, dataset, result, metrics, reliability), folder / "report.html")
+    write_metrics("backtest", metrics)
+    mark = " [SIMULATED]" if info.watermark == "SIMULATED" else ""
+    say(
+        f"verdict {edge['verdict']}: {edge['trades']} round trips, net {result.net_nano / 1e9:+,.2f} RUB "
+        f"after {result.fees_nano / 1e9:,.2f} RUB of fees{mark}"
+    )
+
+
+if __name__ == "__main__":
+    run("backtest", main)

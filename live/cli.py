@@ -1,0 +1,261 @@
+"""`live-runner`: every command of the trading box. Imports of a command happen inside it, so --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from market.errors import ConfigError, ScalperError
+
+DEFAULT_CONFIG = "live.yaml"
+
+_DESCRIPTION = "Trades the model bundle behind a registry alias, under full risk control."
+_EXAMPLES = """\
+examples:
+  live-runner init-config --env paper             write live.yaml, commented
+  live-runner --model prod                        trade the promoted model (mode of the configuration)
+  live-runner --model prod --set paper.speed=20   the same, paper market 20 times as fast
+  live-runner --model shadow                      run the shadow alias; orders are imagined, none is sent
+  live-runner halt --reason "news at 14:00"       stop sending orders; market data goes on
+  live-runner resume                              go on, and lift the holds that only a person may lift
+  live-runner status                              what it is doing, and what holds it
+
+Without --config the file live.yaml is used if it is there, else the defaults (paper trading).
+Exit codes: 0 done, 1 a component failed while trading, 2 something you can fix (the message says what).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. ScalperError: one line on stderr and its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = getattr(args, "run", None) or _trade
+    if run is _trade and args.model is None:
+        parser.print_help()
+        return 2
+    try:
+        return run(args)
+    except ScalperError as error:
+        print(f"live-runner: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="live-runner", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw, allow_abbrev=False
+    )
+    common = _common()
+    _add_common(parser)
+    parser.add_argument("--model", metavar="ALIAS", help="trade the bundle behind this alias: prod, canary, shadow, ...")
+    parser.add_argument("--shadow", action="store_true", help="imagine the orders of any alias instead of sending them")
+    parser.add_argument("--quiet", action="store_true", help="no progress lines")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text, epilog=f"example:\n  live-runner {example}", formatter_class=raw,
+            parents=[common], allow_abbrev=False,
+        )  # fmt: skip
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("init-config", _init_config, "write a commented configuration file", "init-config --env sandbox")
+    sub.add_argument("--env", choices=("production", "sandbox", "paper"), default="paper")
+    sub.add_argument("--output", type=Path, default=Path(DEFAULT_CONFIG))
+    sub.add_argument("--force", action="store_true", help="replace an existing file")
+
+    sub = command("health-check", _health, "try everything a start needs, without trading", "health-check --model prod")
+    sub.add_argument("--model", default=None, metavar="ALIAS", help="alias to check (default: model.alias)")
+
+    sub = command(
+        "backtest", _backtest, "run a bundle over a recording with the live engine",
+        "backtest --recording data/recording --bundle artifacts/bundle",
+    )  # fmt: skip
+    sub.add_argument("--recording", type=Path, default=None, help="default: backtest.dataset_path")
+    sub.add_argument("--bundle", type=Path, required=True, help="bundle folder")
+    sub.add_argument("--from-ns", type=int, default=None)
+    sub.add_argument("--to-ns", type=int, default=None)
+    sub.add_argument("--output", type=Path, default=None, help="write the full result as JSON")
+
+    sub = command(
+        "replay", _replay, "decide a recorded session again and compare every command",
+        "replay runtime/session/20260115-101500-ab12",
+    )  # fmt: skip
+    sub.add_argument("session_dir", type=Path)
+    sub.add_argument("--bundle", type=Path, default=None, help="default: the pulled copy in runtime/models")
+
+    sub = command("status", _status, "what the runner is doing, and what holds it", "status")
+    sub.add_argument("--json", action="store_true", help="the raw status")
+
+    sub = command("halt", _halt, "send no orders until `resume`", 'halt --reason "news at 14:00"')
+    sub.add_argument("--reason", required=True)
+
+    sub = command("resume", _resume, "remove the halt; lift holds that only a person may lift", "resume --reason checked")
+    sub.add_argument("--hold", action="append", default=[], metavar="NAME", help="only this hold (may be repeated)")
+    sub.add_argument("--reason", default="")
+
+    sub = command("keygen", _keygen, "make the Fernet key of enc: values", "keygen")
+    sub.add_argument("--force", action="store_true", help="replace the key (what it encrypted is lost)")
+
+    command("encrypt", _encrypt, "encrypt a secret read from the keyboard or stdin", "encrypt < token.txt")
+
+    sub = command("dashboard", _dashboard, "serve the dashboard", "dashboard --port 8000")
+    sub.add_argument("--host", default=None)
+    sub.add_argument("--port", type=int, default=None)
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_common(parser, default=argparse.SUPPRESS)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    # SUPPRESS in the commands: otherwise their defaults would overwrite what stood before the command.
+    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"default: {DEFAULT_CONFIG} if it is there")
+    parser.add_argument(
+        "--set", action="append", default=default, metavar="SECTION.KEY=VALUE", dest="overrides",
+        help="change one setting for this run (may be repeated)",
+    )  # fmt: skip
+
+
+def _load(args: argparse.Namespace, *, decrypt: bool = True, extra: Sequence[str] = ()) -> Any:
+    from live import config
+
+    path: Path | None = args.config
+    if path is None and Path(DEFAULT_CONFIG).exists():
+        path = Path(DEFAULT_CONFIG)
+    return config.load(path, [*(args.overrides or ()), *extra], decrypt=decrypt)
+
+
+# ---- commands ----
+
+
+def _trade(args: argparse.Namespace) -> int:
+    import asyncio
+
+    config = _load(args)
+    from live.runner import Options, Runner
+
+    shadow = args.shadow or args.model == "shadow"
+
+    async def run() -> int:
+        return await Runner(config, Options(args.model, shadow, args.quiet)).run()
+
+    return asyncio.run(run())
+
+
+def _init_config(args: argparse.Namespace) -> int:
+    from live import config_template
+
+    config_template.write(args.env, args.output, force=args.force)
+    print(f"wrote {args.output}; check the limits under risk:, then `live-runner health-check --config {args.output}`")
+    return 0
+
+
+def _health(args: argparse.Namespace) -> int:
+    from live import health
+
+    config = _load(args)
+    checks = health.run(config, args.model or config.model.alias)
+    for check in checks:
+        mark = "ok  " if check.ok else "--  " if check.ok is None else "FAIL"
+        print(f"{mark} {check.name:<16} {check.text}")
+    failed = [check.name for check in checks if check.ok is False]
+    print(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}" if failed else "ready to start")
+    return 2 if failed else 0
+
+
+def _backtest(args: argparse.Namespace) -> int:
+    from live.backtest_cli import run
+
+    return run(_load(args), args)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from live.backtest_cli import run_replay
+
+    return run_replay(_load(args, decrypt=False), args)
+
+
+def _status(args: argparse.Namespace) -> int:
+    import json
+
+    from live import status
+
+    config = _load(args, decrypt=False)
+    found = status.read(Path(config.system.runtime_dir))
+    path = Path(config.manual_override.flag_path)
+    flag = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else None
+    if args.json:
+        print(json.dumps({**found, "halt_flag": flag}, indent=1))
+    else:
+        print("\n".join(status.lines(found, flag)))
+    return 0
+
+
+def _halt(args: argparse.Namespace) -> int:
+    from live.watch import write_flag
+
+    if not args.reason.strip():
+        raise ConfigError("--reason is empty; say why, it goes into the audit and to everyone who is notified")
+    path = Path(_load(args, decrypt=False).manual_override.flag_path)
+    write_flag(path, args.reason)
+    print(f"halted: {args.reason.strip()} ({path}); market data goes on, no order is sent until `live-runner resume`")
+    return 0
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from live.watch import request_resume
+
+    config = _load(args, decrypt=False)
+    path = Path(config.manual_override.flag_path)
+    was = path.exists()
+    if not args.hold:
+        path.unlink(missing_ok=True)
+    request_resume(Path(config.system.runtime_dir), tuple(args.hold), args.reason)
+    print(("halt removed; " if was and not args.hold else "") + "asked the runner to lift the holds a person may lift")
+    return 0
+
+
+def _keygen(args: argparse.Namespace) -> int:
+    from live.secrets import KeyManager
+
+    path = Path(_load(args, decrypt=False).security.key_path)
+    KeyManager.generate(path, force=args.force)
+    print(f"wrote {path} (readable by you only); keep a copy elsewhere: what it encrypts cannot be read without it")
+    return 0
+
+
+def _encrypt(args: argparse.Namespace) -> int:
+    import getpass
+
+    from live.secrets import KeyManager
+
+    keys = KeyManager.load(Path(_load(args, decrypt=False).security.key_path))
+    text = getpass.getpass("secret: ") if sys.stdin.isatty() else sys.stdin.read()
+    if not text.strip():
+        raise ConfigError("nothing to encrypt: type the secret, or give it on stdin")
+    print(keys.encrypt(text.strip()))
+    return 0
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from live.dashboard import serve
+
+    config = _load(args)
+    host = args.host if args.host is not None else config.dashboard.host
+    port = args.port if args.port is not None else config.dashboard.port
+    serve(Path(config.storage.path), Path(config.system.runtime_dir), host, port, config.dashboard.token)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

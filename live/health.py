@@ -1,0 +1,145 @@
+"""`live-runner health-check`: everything a start needs, tried one by one without trading."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from live import model as models_
+from live import registry
+from live.broker.channel import OFFICIAL_TARGETS, Access
+from live.broker.client import BrokerClient
+from live.checkpoint import load as load_checkpoint
+from live.config_schema import RunnerConfig
+from live.paper_child import running_endpoint
+from live.storage import reader
+from market.errors import ScalperError
+
+MIN_FREE_BYTES = 1_000_000_000
+WARN_MEMORY_BYTES = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report. ``ok`` None: could not be told, not a failure."""
+
+    name: str
+    ok: bool | None
+    text: str
+
+
+def run(config: RunnerConfig, alias: str) -> list[Check]:
+    """All checks in the order of a start; each failure says the way out."""
+    checks: list[Check] = []
+
+    def attempt(name: str, check: Callable[[], tuple[bool | None, str]]) -> None:
+        started = time.monotonic()
+        try:
+            ok, text = check()
+        except ScalperError as error:
+            ok, text = False, str(error)
+        checks.append(Check(name, ok, f"{text}  ({(time.monotonic() - started) * 1000:.0f} ms)"))
+
+    attempt("runtime folder", lambda: _folder(Path(config.system.runtime_dir)))
+    attempt("disk", lambda: _disk(Path(config.system.runtime_dir)))
+    attempt("memory", _memory)
+    attempt("registry", lambda: _registry(config, alias))
+    attempt("bundle", lambda: _bundle(config, alias))
+    attempt("database", lambda: _database(config))
+    attempt("checkpoint", lambda: _checkpoint(config))
+    attempt("manual override", lambda: _override(config))
+    attempt("broker", lambda: _broker(config))
+    return checks
+
+
+def _folder(path: Path) -> tuple[bool, str]:
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path) as file:
+            started = time.monotonic()
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+            took_ms = (time.monotonic() - started) * 1000
+    except OSError as error:
+        return False, f"{path} cannot be written: {error.strerror}; check the rights"
+    return True, f"{path} takes writes, one flush to disk takes {took_ms:.1f} ms"
+
+
+def _disk(path: Path) -> tuple[bool, str]:
+    free = shutil.disk_usage(path).free
+    return free >= MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free" + ("" if free >= MIN_FREE_BYTES else "; make room")
+
+
+def _memory() -> tuple[bool | None, str]:
+    import psutil
+
+    available = psutil.virtual_memory().available
+    return available >= WARN_MEMORY_BYTES, f"{available / 1e9:.1f} GB available"
+
+
+def _registry(config: RunnerConfig, alias: str) -> tuple[bool, str]:
+    found = registry.resolve(config.model.registry, config.model.name, alias)
+    return True, f"{config.model.name}@{alias} is version {found.version} ({found.manifest_sha256[:12] or 'no hash tag'})"
+
+
+def _bundle(config: RunnerConfig, alias: str) -> tuple[bool, str]:
+    loaded = models_.fetch(config, alias)
+    names = models_.tickers(config, loaded.bundle)
+    signed = "signed" if loaded.bundle.signed else "NOT SIGNED (paper only)"
+    return True, f"{loaded.sha256[:12]} {signed}, {loaded.watermark}, golden rows agree, instruments {', '.join(names)}"
+
+
+def _database(config: RunnerConfig) -> tuple[bool | None, str]:
+    path = Path(config.storage.path)
+    if not path.exists():
+        return None, f"{path} does not exist yet; the first run makes it"
+    with reader(path) as connection:
+        sessions = connection.execute("SELECT count(*) FROM sessions").fetchone()[0]
+        verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
+    return verdict == "ok", f"{path}: {sessions} sessions, integrity {verdict}"
+
+
+def _checkpoint(config: RunnerConfig) -> tuple[bool | None, str]:
+    body = load_checkpoint(Path(config.system.runtime_dir) / "checkpoint.json")
+    if body is None:
+        return None, "none yet"
+    return True, f"of session {body['session_id']}, account {body['account']}"
+
+
+def _override(config: RunnerConfig) -> tuple[bool, str]:
+    path = Path(config.manual_override.flag_path)
+    if path.exists():
+        return False, f"HALTED by {path}: {path.read_text(errors='replace').strip()}; `live-runner resume` lifts it"
+    return True, "no halt flag"
+
+
+def _broker(config: RunnerConfig) -> tuple[bool | None, str]:
+    if config.system.mode == "paper":
+        endpoint = running_endpoint(Path(config.paper.endpoint))
+        if endpoint is None:
+            recording = Path(config.paper.recording) / "recording.json"
+            if recording.exists():
+                return True, f"paper: the runner will start the exchange on {config.paper.recording}"
+            return False, f"paper: no exchange runs and {recording} does not exist; `dvc repro ingest` makes it"
+        access = endpoint.access
+    else:
+        target = config.broker.target or OFFICIAL_TARGETS[config.system.mode]
+        access = Access(target, config.broker.token, config.broker.account_id, config.broker.ca_path)
+    return asyncio.run(_call(access, config))
+
+
+async def _call(access: Access, config: RunnerConfig) -> tuple[bool, str]:
+    client = BrokerClient(access, {})
+    try:
+        account = await client.choose_account()
+        found = [await client.instrument(name) for name in config.data.instruments]
+    finally:
+        await client.close()
+    return True, f"{access.target} answers, account {account} may trade, {len(found)} configured instruments found"

@@ -1,0 +1,263 @@
+"""The session journal: what the engine was told and which orders it asked for, one compact JSON line each.
+
+``events.jsonl`` starts with a header object, then lists: ``["Book", now_ns, ticker, ...]`` for an event in
+the order the engine saw it, ``["=PlaceOrder", ...]`` for a broker command that it answered with.
+``live.replay`` runs the session again from it. Lines are buffered and flushed every second or ``FLUSH_LINES``
+lines, so a crash loses at most that (orders themselves are in SQLite before they are sent); a torn last line
+is recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from live.core import commands as cmd
+from live.core import events as ev
+from live.core.config import EngineConfig, ModelParams
+from market.errors import ScalperError
+from market.types import SECOND_NS, Instrument
+
+JOURNAL_FORMAT = 1
+EVENTS_FILE = "events.jsonl"
+FLUSH_LINES = 512
+FLUSH_NS = SECOND_NS
+MAX_BYTES = 8 << 30
+"""A journal never grows beyond this; what comes later is counted, not written."""
+
+ORDER_COMMANDS: tuple[type, ...] = (cmd.PlaceOrder, cmd.CancelOrder, cmd.QueryOrder)
+OrderCommand = cmd.PlaceOrder | cmd.CancelOrder | cmd.QueryOrder
+TRUNCATED = ["#truncated"]
+
+
+class JournalError(ScalperError):
+    """A journal is missing, damaged, cut short or of another format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a session started with. ``restored``: the checkpoint that the engine went on from."""
+
+    session_id: str
+    session_key: str
+    config: EngineConfig
+    instruments: dict[str, Instrument]
+    model: ModelParams
+    watermark: str
+    restored: dict[str, Any] | None = None
+
+    @property
+    def manifest_sha256(self) -> str:
+        return self.model.manifest_sha256
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": JOURNAL_FORMAT,
+            "session_id": self.session_id,
+            "session_key": self.session_key,
+            "config": self.config.to_dict(),
+            "instruments": [i.to_dict() for i in self.instruments.values()],
+            "manifest_sha256": self.manifest_sha256,
+            "model": self.model.to_dict(),
+            "watermark": self.watermark,
+            "restored": self.restored,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        if values.get("format") != JOURNAL_FORMAT:
+            raise JournalError(
+                f"the journal has format {values.get('format')!r}, this version reads {JOURNAL_FORMAT}"
+            )
+        instruments = [Instrument.from_dict(i) for i in values["instruments"]]
+        return cls(
+            values["session_id"],
+            values["session_key"],
+            EngineConfig.from_dict(values["config"]),
+            {i.ticker: i for i in instruments},
+            ModelParams.from_dict(values["model"]),
+            values["watermark"],
+            values["restored"],
+        )
+
+
+# ---- one line
+
+
+def _nested(value: Any) -> Any:
+    if is_dataclass(value):
+        return [getattr(value, f.name) for f in fields(value)]
+    raise TypeError(f"{type(value).__name__} cannot be journalled")
+
+
+def encode(record: ev.Event | OrderCommand) -> str:
+    """One line without its newline. Commands carry a ``=`` before their name."""
+    kind = type(record)
+    names, prefix = _SHAPES[kind]
+    return json.dumps(
+        [prefix + kind.__name__, *[getattr(record, name) for name in names]],
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+        default=_nested,
+    )
+
+
+def decode(line: str) -> ev.Event | OrderCommand:
+    """The record of one line, equal to the one that was encoded. Raises JournalError."""
+    try:
+        name, *values = json.loads(line)
+        kind, converters = _DECODERS[name]
+        return kind(*[convert(value) for convert, value in zip(converters, values, strict=True)])
+    except (ValueError, KeyError, TypeError) as e:
+        raise JournalError(f"this is no line of a journal ({type(e).__name__}: {e}): {line[:80]!r}") from e
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _converter(hint: Any) -> Callable[[Any], Any]:
+    """Turns what JSON gave back into what the field holds: lists into tuples, of records where it says so."""
+    if typing.get_origin(hint) is not tuple:
+        return _same
+    inner = typing.get_args(hint)[0]
+    if is_dataclass(inner):
+        make = typing.cast("Callable[..., Any]", inner)
+        return lambda value: tuple(make(*item) for item in value)
+    return tuple
+
+
+_EVENT_TYPES: tuple[type, ...] = typing.get_args(ev.Event)
+_SHAPES: dict[type, tuple[tuple[str, ...], str]] = {
+    kind: (tuple(f.name for f in fields(kind)), prefix)
+    for kinds, prefix in ((_EVENT_TYPES, ""), (ORDER_COMMANDS, "="))
+    for kind in kinds
+}
+_DECODERS: dict[str, tuple[type, list[Callable[[Any], Any]]]] = {
+    prefix + kind.__name__: (kind, [_converter(typing.get_type_hints(kind)[name]) for name in names])
+    for kind, (names, prefix) in _SHAPES.items()
+}
+
+
+# ---- writing
+
+
+class JournalWriter:
+    """Appends to ``folder/events.jsonl``; the folder must not hold one yet. Not for several threads.
+
+    ``monotonic_ns`` decides when a second is over. Raises JournalError when the disk refuses.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        header: Header,
+        *,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.path = Path(folder) / EVENTS_FILE
+        self.not_written = 0
+        """Lines that came after the journal was full."""
+        self._monotonic_ns = monotonic_ns
+        self._max_bytes = max_bytes
+        self._buffer: list[str] = []
+        self._bytes = 0
+        self._flushed_ns = monotonic_ns()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("x", encoding="utf-8")
+        except OSError as e:
+            raise JournalError(f"cannot start the journal {self.path}: {e.strerror}") from e
+        self._add(json.dumps(header.to_dict(), separators=(",", ":"), ensure_ascii=False))
+        self.flush()
+
+    def event(self, event: ev.Event) -> None:
+        """Write down an event; before it is handed to the engine."""
+        self._add(encode(event))
+
+    def commands(self, commands: Iterable[cmd.Command]) -> None:
+        """Write down the broker commands among ``commands``."""
+        for command in commands:
+            if isinstance(command, ORDER_COMMANDS):
+                self._add(encode(typing.cast("OrderCommand", command)))
+
+    def _add(self, line: str) -> None:
+        if self.not_written:
+            self.not_written += 1
+            return
+        self._bytes += len(line.encode()) + 1
+        if self._bytes > self._max_bytes:
+            self.not_written = 1
+            line = json.dumps(TRUNCATED)
+        self._buffer.append(line)
+        if len(self._buffer) >= FLUSH_LINES or self._monotonic_ns() - self._flushed_ns >= FLUSH_NS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the buffered lines to the operating system."""
+        self._flushed_ns = self._monotonic_ns()
+        if not self._buffer:
+            return
+        try:
+            self._file.write("\n".join(self._buffer) + "\n")
+            self._file.flush()
+        except OSError as e:
+            raise JournalError(f"cannot write the journal {self.path}: {e.strerror}") from e
+        self._buffer.clear()
+
+    def close(self) -> None:
+        self.flush()
+        self._file.close()
+
+
+# ---- reading
+
+
+class JournalReader:
+    """Reads a session's journal; iterate for its records. ``torn``: the last line was cut off by a crash."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = Path(folder) / EVENTS_FILE
+        self.torn = False
+        self.truncated = False
+        try:
+            with self.path.open(encoding="utf-8") as file:
+                first = file.readline()
+        except OSError as e:
+            raise JournalError(f"cannot read the journal {self.path}: {e.strerror}") from e
+        try:
+            self.header = Header.from_dict(json.loads(first))
+        except (ValueError, KeyError, TypeError) as e:
+            raise JournalError(f"{self.path} does not start with a journal's header: {e}") from e
+
+    def __iter__(self) -> Iterator[ev.Event | OrderCommand]:
+        with self.path.open(encoding="utf-8") as file:
+            next(file)
+            for number, line in enumerate(file, start=2):
+                if not line.endswith("\n"):
+                    self.torn = True
+                    return
+                if line.startswith('["#'):
+                    self.truncated = True
+                    return
+                try:
+                    yield decode(line)
+                except JournalError as e:
+                    raise JournalError(f"{self.path}, line {number}: {e}") from e
+
+
+def order_list_hash(orders: Iterable[cmd.PlaceOrder]) -> str:
+    """SHA-256 (hex) over the orders in sequence: two sessions with equal hashes asked for the same orders."""
+    digest = hashlib.sha256()
+    for order in orders:
+        digest.update(encode(order).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()

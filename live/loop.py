@@ -1,0 +1,150 @@
+"""One event at a time: journal, pipeline, engine, executor. The only place that calls the engine while trading."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from live.core.commands import Command
+from live.core.engine import Engine
+from live.core.events import (
+    Book,
+    Connection,
+    Event,
+    InferenceFailed,
+    ModelSwapped,
+    PipelineMode,
+    PipelineReset,
+    Scores,
+    StageLatency,
+    Trade,
+    TradingStatus,
+)
+from live.executor import Executor
+from live.inbox import Inbox
+from live.journal import JournalWriter
+from live.latency import Latencies
+from live.ledger import Ledger
+from live.pipeline import ScoreModel, SignalPipeline
+from live.shadow import ShadowDesk
+
+EVENTS_PER_TURN = 64
+"""Events handled before the event loop gives the sockets a turn."""
+
+
+@dataclass(slots=True)
+class EngineLoop:
+    """Feeds ``engine`` from ``inbox`` in arrival order; ``live.replay`` repeats exactly this from the journal."""
+
+    inbox: Inbox
+    engine: Engine
+    pipeline: SignalPipeline
+    journal: JournalWriter
+    executor: Executor
+    ledger: Ledger
+    latencies: Latencies
+    shadow: ShadowDesk | None = None
+    not_tradable: set[str] = field(default_factory=set)
+    last_book_mono_ns: int = 0
+    next_model: ScoreModel | None = None
+    """The verified ensemble that the next ``ModelSwapped`` event puts to work."""
+    _slow: set[str] = field(default_factory=set)
+
+    async def run(self) -> None:
+        handled = 0
+        while True:
+            arrived_ns, event = await self.inbox.get()
+            self.handle(event, arrived_ns)
+            handled += 1
+            if handled % EVENTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    def handle(self, event: Event, arrived_ns: int) -> None:
+        """Takes one event. ``arrived_ns``: monotonic time of its arrival."""
+        if isinstance(event, Book):
+            self._book(event, arrived_ns)
+            return
+        if isinstance(event, Trade):
+            self.ledger.counts["trades"] += 1
+            if self.shadow is not None:
+                self.shadow.on_trade(event)
+        self._feed(event, arrived_ns)
+        self._steer(event, arrived_ns)
+        if self.shadow is not None:
+            self.shadow.on_time(event.now_ns)
+
+    def _steer(self, event: Event, arrived_ns: int) -> None:
+        """What an event other than a book means for the pipeline; after the engine, as in replay."""
+        if isinstance(event, Trade):
+            self.pipeline.on_trade(event)
+        elif isinstance(event, TradingStatus):
+            (self.not_tradable.discard if event.tradable else self.not_tradable.add)(event.ticker)
+        elif isinstance(event, Connection) and not event.up:
+            # Books were missed: windows and model states over the gap would be inventions.
+            reset = PipelineReset(event.now_ns, "*", "the stream was interrupted")
+            self._feed(reset, arrived_ns)
+            self.pipeline.reset()
+        elif isinstance(event, PipelineReset):
+            self.pipeline.reset(event.ticker)
+        elif isinstance(event, PipelineMode):
+            self.pipeline.set_mode(event.members, event.min_interval_ns)
+        elif isinstance(event, ModelSwapped) and self.next_model is not None:
+            self.pipeline.swap(self.next_model)
+            self.next_model = None
+
+    def _book(self, book: Book, arrived_ns: int) -> None:
+        self.latencies.add_ns("queue", time.monotonic_ns() - arrived_ns)
+        self.last_book_mono_ns = arrived_ns
+        self.ledger.on_book(book)
+        if self.shadow is not None:
+            self.shadow.on_book(book)
+        self._feed(book, arrived_ns)
+        answer = self.pipeline.on_book(book)
+        for stage, micros in self.pipeline.micros.items():
+            if micros:
+                self._stage(stage, micros, book.now_ns, arrived_ns)
+        if isinstance(answer, Scores | InferenceFailed):
+            started_ns = time.monotonic_ns()
+            commands = self._decide(answer)
+            self._stage("risk", (time.monotonic_ns() - started_ns) // 1000, book.now_ns, arrived_ns)
+            self._carry_out(commands, arrived_ns)
+        self.latencies.add_ns("recv_to_decision", time.monotonic_ns() - arrived_ns)
+
+    def _stage(self, stage: str, micros: int, now_ns: int, arrived_ns: int) -> None:
+        """Counts a stage's time. The engine hears of every violation and of its end, not of every book."""
+        self.latencies.add(stage, micros)
+        limit = self.engine.config.latency.thresholds_us.get(stage)
+        if limit is not None and (micros > limit or stage in self._slow):
+            (self._slow.add if micros > limit else self._slow.discard)(stage)
+            self._feed(StageLatency(now_ns, stage, micros), arrived_ns)
+
+    def _feed(self, event: Event, arrived_ns: int) -> None:
+        self._carry_out(self._decide(event), arrived_ns)
+
+    def _decide(self, event: Event) -> list[Command]:
+        self.journal.event(event)
+        return self.engine.on(event)
+
+    def _carry_out(self, commands: list[Command], arrived_ns: int) -> None:
+        if commands:
+            self.journal.commands(commands)
+            self.executor.carry_out(commands, arrived_ns)
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing waits, nothing works at the broker."""
+        return not len(self.inbox) and not self.engine.orders.all_working()
+
+    @property
+    def flat(self) -> bool:
+        return not any(position.lots for position in self.engine.positions.values())
+
+    @property
+    def closed(self) -> bool:
+        """The exchange trades none of the instruments."""
+        return len(self.not_tradable) == len(self.engine.instruments)
+
+    def snapshot(self) -> dict[str, Any]:
+        return self.engine.snapshot()

@@ -1,0 +1,97 @@
+"""What a start takes over from earlier sessions: the checkpoint, and orders whose end is not known.
+
+A checkpoint speaks of one account; every embedded exchange is another account, because its orders and positions end
+with its process. A damaged checkpoint is never silently replaced by a fresh start: it is set aside and the runner
+starts halted until a person resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from live import checkpoint
+from live.core.engine import Engine
+from live.core.errors import BadSnapshot
+from live.core.events import Event, KnownOrder
+from live.storage import FINAL_STATUSES, Record, Storage, unresolved_orders
+
+AuditFn = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """``body`` is what ``Engine.restore`` takes; ``halt`` is why the runner must start halted."""
+
+    body: dict[str, Any] | None
+    halt: str = ""
+
+
+def read_checkpoint(path: Path, account: str, audit: AuditFn) -> Checkpoint:
+    """The checkpoint of ``account`` in ``path``, or none. Never raises for a damaged one."""
+    try:
+        content = checkpoint.load(path)
+    except checkpoint.CheckpointError as error:
+        kept = checkpoint.set_aside(path)
+        audit("SESSION", "CHECKPOINT_DAMAGED", reason=str(error), kept=kept.name)
+        return Checkpoint(
+            None,
+            f"the checkpoint was damaged (kept as {kept.name}): look at positions, orders and the day's loss, "
+            "then `live-runner resume`",
+        )
+    if content is None:
+        return Checkpoint(None)
+    if content["account"] != account:
+        audit("SESSION", "CHECKPOINT_OF_ANOTHER_ACCOUNT", found=content["account"], wanted=account)
+        return Checkpoint(None)
+    audit("SESSION", "CHECKPOINT_FOUND", session=content["session_id"], now_ns=content["engine"]["now_ns"])
+    return Checkpoint(content["engine"])
+
+
+def restore(engine: Engine, path: Path, body: dict[str, Any]) -> None:
+    """``Engine.restore`` with the file's name in the error."""
+    try:
+        engine.restore(body)
+    except BadSnapshot as error:
+        raise BadSnapshot(f"{path} cannot be restored: {error}") from None
+
+
+def adopt_orders(
+    storage: Storage, account: str, tickers: tuple[str, ...], since_ns: int | None, now_ns: int, *,
+    post: Callable[[Event], object], remember: Callable[[str, str], None], audit: AuditFn,
+) -> int:  # fmt: skip
+    """Hands the engine every order on disk that the checkpoint may not know; it asks the broker about each.
+
+    Returns how many. They are never sent again: their ids stay their own.
+    """
+    adopted = 0
+    for row in unresolved_orders(storage.path, since_ns=since_ns):
+        key = row["client_order_id"]
+        if row["account"] != account:
+            _leave_alone(storage, row)
+        elif row["ticker"] not in tickers:
+            audit("ORDER", "ORDER_OF_ANOTHER_INSTRUMENT", client_order_id=key, ticker=row["ticker"], status=row["status"])
+        else:
+            remember(key, row["exchange_order_id"])
+            role = "STOP" if row["order_type"] == "stop" else "EXIT" if row["reduce_only"] else "ENTRY"
+            post(
+                KnownOrder(
+                    now_ns, key, row["trace_id"], row["ticker"], row["side"], row["lots"], row["order_type"],
+                    row["price_ticks"], role, row["reason"], row["created_ns"],
+                )  # fmt: skip
+            )
+            audit("ORDER", "ORDER_ADOPTED", client_order_id=key, ticker=row["ticker"], status=row["status"])
+            adopted += 1
+    return adopted
+
+
+def _leave_alone(storage: Storage, row: dict[str, Any]) -> None:
+    """Orders of a paper exchange that is gone can never be asked about again; another real account's stay as they are."""
+    if row["account"].startswith("paper:") and row["status"] not in FINAL_STATUSES:
+        fields = {
+            "client_order_id": row["client_order_id"], "status": "NOT_SENT",
+            "note": f"was {row['status']} at a paper exchange that is gone",
+        }  # fmt: skip
+        storage.put(Record("orders", fields))

@@ -1,0 +1,389 @@
+"""Versions and aliases of bundles in MLflow, for the platform; the box reads them with plain SQL or REST.
+
+A version is the bundle folder, file for file (no flavour, no pickle), keyed by the hash of its manifest:
+publishing the same bundle twice gives the same version. An alias is a pointer, never the trust root. MLflow
+keeps no history of aliases, so every move is also a line in ``promotions.jsonl``, each with the hash of the
+line before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from market.errors import RegistryError
+from models.bundle import Bundle, canonical_json, sha256_hex
+from models.gate import ALIASES, GateResult
+
+MODEL = "scalper"
+EXPERIMENT = "scalper"
+DEFAULT_URI = "sqlite:///runtime/mlflow/mlflow.db"
+JOURNAL = "promotions.jsonl"
+PREVIOUS = "previous"
+SHA_TAG = "manifest.sha256"
+MAX_LOGGED_VALUES = 400
+MAX_VERSIONS = 1000
+MAX_TAG_CHARS = 4000
+FIRST_LINK = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One model version: its number, the bundle's manifest hash, where its files are, tags and aliases."""
+
+    number: int
+    manifest_sha256: str
+    location: str
+    tags: dict[str, str]
+    aliases: tuple[str, ...]
+
+
+# --- publishing -------------------------------------------------------------------------------------------
+
+
+def publish(
+    bundle_dir: Path, *, uri: str = DEFAULT_URI, tags: Mapping[str, str] | None = None,
+    public_key_path: Path | None = None, attachments: Sequence[Path] = (),
+) -> int:  # fmt: skip
+    """Make the bundle a model version and return its number; the one it has if it was published before.
+
+    ``tags`` is the lineage (git.commit, dvc.lock, ...); watermark, data and code hash are added from the
+    manifest. ``attachments`` (reports, plots) go to the run beside the version. The bundle's hashes, and with
+    ``public_key_path`` its signature, are verified first. Raises BundleFault, RegistryError.
+    """
+    bundle = Bundle.load(Path(bundle_dir), public_key_path)
+    with _registry(uri) as client:
+        known = _find_by_sha(client, bundle.sha256)
+        if known is not None:
+            return known
+        lineage = {**_lineage(bundle), **(tags or {})}
+        run_id = _record_run(client, _experiment(client, uri), bundle, lineage, attachments)
+        # A LoggedModel, not a run artifact: its location is the address a reader can open directly.
+        model = client.create_logged_model(
+            experiment_id=_experiment(client, uri),
+            name="bundle",
+            source_run_id=run_id,
+            model_type="scalper-bundle",
+        )
+        client.log_model_artifacts(model.model_id, str(bundle.path))
+        client.finalize_logged_model(model.model_id, "READY")
+        _ensure_model(client)
+        version = client.create_model_version(
+            MODEL, source=model.artifact_location, run_id=run_id,
+            tags={**lineage, SHA_TAG: bundle.sha256, "logged_model_id": model.model_id},
+        )  # fmt: skip
+        client.set_terminated(run_id)
+        return int(version.version)
+
+
+def _lineage(bundle: Bundle) -> dict[str, str]:
+    keys = {"data.hash": "data_hash", "code.hash": "code_hash", "schema.hash": "feature_schema_hash"}
+    tags = {tag: str(bundle.manifest[key]) for tag, key in keys.items()}
+    return {**tags, "watermark": bundle.watermark, "tariff": str(bundle.manifest["tariff"])}
+
+
+def _record_run(
+    client: Any, experiment_id: str, bundle: Bundle, tags: Mapping[str, str], attachments: Sequence[Path]
+) -> str:
+    """The run behind a version: parameters and metrics of the manifest, for comparison in MLflow's pages."""
+    from mlflow.entities import Metric, Param
+
+    run = client.create_run(experiment_id, run_name=f"bundle {bundle.sha256[:12]}", tags=dict(tags))
+    now_ms = run.info.start_time
+    metrics = [
+        Metric(key, float(value), now_ms, 0)
+        for key, value in _flat(bundle.manifest["metrics"])
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+    params = [Param(key, str(value)[:500]) for key, value in _flat(bundle.manifest["params"])]
+    for first in range(0, MAX_LOGGED_VALUES, 100):
+        client.log_batch(
+            run.info.run_id, metrics=metrics[first : first + 100], params=params[first : first + 100]
+        )
+    for path in attachments:
+        client.log_artifact(run.info.run_id, str(path))
+    return str(run.info.run_id)
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in sorted(value.items()):
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif not isinstance(value, (list, tuple)):
+        yield prefix, value
+
+
+# --- aliases ----------------------------------------------------------------------------------------------
+
+
+def promote(
+    uri: str, which: int | str, to_alias: str, gate_result: GateResult, reason: str, *,
+    journal: Path | None = None, skip_ladder: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Move ``to_alias`` to a version (number or alias) and return the journal's entry.
+
+    Refused with RegistryError when the gate did not pass for that very alias, when the version has not stood
+    on the rung below (``skip_ladder`` for a first set-up), or without a reason. What ``prod`` leaves
+    becomes ``previous``. Moving an alias to where it is changes nothing and returns the entry of that move.
+    """
+    if to_alias not in ALIASES:
+        raise RegistryError(f"alias {to_alias!r} is unknown; the ladder is {', '.join(ALIASES)}")
+    if not reason.strip():
+        raise RegistryError("a promotion needs a reason: it is what a later reader has")
+    if gate_result.alias != to_alias or not gate_result.passed:
+        why = " ".join(gate_result.refusals) or f"it judged for {gate_result.alias!r}"
+        raise RegistryError(f"the gate does not let this version become {to_alias!r}: {why}")
+    with _registry(uri) as client, _Journal(journal or journal_path(uri)) as book:
+        version = _version(client, which)
+        if not skip_ladder:
+            _check_ladder(book.entries, version, to_alias)
+        return _move(client, book, version, to_alias, "promote", reason.strip(), gate_result.to_dict())
+
+
+def rollback(uri: str, reason: str, *, journal: Path | None = None) -> dict[str, Any]:
+    """Swap what ``prod`` and ``previous`` point at; returns the journal's entry."""
+    if not reason.strip():
+        raise RegistryError("a rollback needs a reason: it is what a later reader has")
+    with _registry(uri) as client, _Journal(journal or journal_path(uri)) as book:
+        return _move(client, book, _version(client, PREVIOUS), "prod", "rollback", reason.strip(), None)
+
+
+def aliases(uri: str) -> dict[str, int]:
+    """Version number by alias; empty before the first publication."""
+    with _registry(uri) as client:
+        return _aliases(client)
+
+
+def versions(uri: str) -> list[Version]:
+    """All versions, newest first."""
+    with _registry(uri) as client:
+        held = _aliases(client)
+        return [_described(v, held) for v in _search(client, f"name = '{MODEL}'")]
+
+
+def version(uri: str, which: int | str) -> Version:
+    """A version by number or alias; RegistryError names what there is instead."""
+    with _registry(uri) as client:
+        return _version(client, which)
+
+
+def local_path(uri: str, which: int | str) -> Path:
+    """The folder of a version's files where the registry keeps them on this machine."""
+    location = version(uri, which).location
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        path = Path(unquote(parts.path))
+    elif parts.scheme == "mlflow-artifacts" and (database := _sqlite_path(uri)) is not None:
+        path = database.parent / "artifacts" / unquote(parts.path).lstrip("/")
+    else:
+        raise RegistryError(f"the files of version {which} are at {location}, which is not on this machine")
+    if not path.is_dir():
+        raise RegistryError(f"the files of version {which} are gone from {path}; publish the bundle again")
+    return path
+
+
+def _move(
+    client: Any,
+    book: _Journal,
+    version: Version,
+    alias: str,
+    kind: str,
+    reason: str,
+    gate: dict[str, Any] | None,
+) -> dict[str, Any]:
+    held = _aliases(client)
+    before = held.get(alias)
+    if before == version.number:
+        earlier = [e for e in book.entries if e["alias"] == alias and e["version"] == version.number]
+        return earlier[-1] if earlier else {"kind": "unchanged", "alias": alias, "version": version.number}
+    # The line is written before the pointer moves: a crash in between leaves an intention on record, never an
+    # unexplained move. A move that fails is followed by a line that says so.
+    fields = {
+        "kind": kind, "model": MODEL, "alias": alias, "version": version.number,
+        "manifest_sha256": version.manifest_sha256, "replaces": before, "reason": reason, "gate": gate,
+    }  # fmt: skip
+    entry = book.append(fields)
+    try:
+        if alias == "prod" and before is not None:
+            client.set_registered_model_alias(MODEL, PREVIOUS, str(before))
+        client.set_registered_model_alias(MODEL, alias, str(version.number))
+        client.set_model_version_tag(
+            MODEL, str(version.number), f"alias.{alias}", f"{entry['at']} {reason}"[:MAX_TAG_CHARS]
+        )
+    except Exception as e:
+        book.append({**fields, "kind": "failed", "reason": str(e)[:MAX_TAG_CHARS]})
+        raise
+    return entry
+
+
+def _check_ladder(entries: Sequence[Mapping[str, Any]], version: Version, alias: str) -> None:
+    rung = ALIASES.index(alias)
+    below = ALIASES[rung - 1]
+    stood = any(
+        e["kind"] == "promote"
+        and e["alias"] in ALIASES[rung - 1 :]
+        and e["manifest_sha256"] == version.manifest_sha256
+        for e in entries
+    )
+    if rung > 0 and not stood:
+        raise RegistryError(f"version {version.number} was never {below!r}, and {alias!r} comes after it")
+
+
+# --- the journal ------------------------------------------------------------------------------------------
+
+
+def journal_path(uri: str) -> Path:
+    """Beside the database for SQLite, else in ``runtime/mlflow``."""
+    database = _sqlite_path(uri)
+    return (database.parent if database else Path("runtime/mlflow")) / JOURNAL
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """All entries, oldest first; RegistryError names the first line that breaks the chain."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    entries: list[dict[str, Any]] = []
+    link = FIRST_LINK
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            body = {k: v for k, v in entry.items() if k != "sha256"}
+            sound = entry["sha256"] == sha256_hex(canonical_json(body)) and entry["previous"] == link
+        except (ValueError, KeyError, AttributeError, TypeError):
+            sound = False
+        if not sound:
+            raise RegistryError(
+                f"line {number} of {path} does not continue the chain: the journal was altered or cut"
+            )
+        entries.append(entry)
+        link = entry["sha256"]
+    return entries
+
+
+class _Journal:
+    """The journal under an exclusive lock, so that two promotions cannot fork the chain."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: list[dict[str, Any]] = []
+
+    def __enter__(self) -> _Journal:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "ab")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            self.entries = read_journal(self.path)
+        except RegistryError:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        link = self.entries[-1]["sha256"] if self.entries else FIRST_LINK
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        body = {**fields, "at": at, "number": len(self.entries) + 1, "previous": link}
+        entry = {**body, "sha256": sha256_hex(canonical_json(body))}
+        self._file.write(canonical_json(entry))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.entries.append(entry)
+        return entry
+
+
+# --- MLflow -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _registry(uri: str) -> Iterator[Any]:
+    """An MLflow client; what MLflow, its database or its server raise becomes a RegistryError."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    database = _sqlite_path(uri)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    import mlflow
+
+    if not hasattr(mlflow, "MlflowClient"):
+        raise RegistryError("the library mlflow is not installed here (only the folder of that name is); "
+                            "install the platform: pip install 'scalper[platform]'")  # fmt: skip
+    import requests
+    import sqlalchemy
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except (mlflow.MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException, OSError) as e:
+        text = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise RegistryError(f"the registry {uri} does not do what was asked: {text}") from e
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    prefix = "sqlite:///"
+    return Path(uri[len(prefix) :]) if uri.startswith(prefix) else None
+
+
+def _experiment(client: Any, uri: str) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    database = _sqlite_path(uri)
+    place = None if database is None else (database.parent / "artifacts").resolve().as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+
+
+def _ensure_model(client: Any) -> None:
+    if not client.search_registered_models(f"name = '{MODEL}'", max_results=1):
+        client.create_registered_model(
+            MODEL, description="Signed bundles of order-book models (see model_card.md)"
+        )
+
+
+def _search(client: Any, query: str) -> list[Any]:
+    return list(
+        client.search_model_versions(query, max_results=MAX_VERSIONS, order_by=["version_number DESC"])
+    )
+
+
+def _find_by_sha(client: Any, sha256: str) -> int | None:
+    found = _search(client, f"name = '{MODEL}' and tag.`{SHA_TAG}` = '{sha256}'")
+    return min((int(v.version) for v in found if v.status == "READY"), default=None)
+
+
+def _aliases(client: Any) -> dict[str, int]:
+    found = client.search_registered_models(f"name = '{MODEL}'", max_results=1)
+    return {str(alias): int(number) for alias, number in found[0].aliases.items()} if found else {}
+
+
+def _version(client: Any, which: int | str) -> Version:
+    held = _aliases(client)
+    if isinstance(which, str) and which.isdecimal():
+        which = int(which)
+    number = held.get(which) if isinstance(which, str) else which
+    known = {int(v.version): v for v in _search(client, f"name = '{MODEL}'")}
+    if number not in known:
+        there = ", ".join(f"{a} -> {n}" for a, n in sorted(held.items())) or "no aliases"
+        raise RegistryError(
+            f"the registry has no version {which!r} of {MODEL}; it has {len(known)} versions, {there}"
+        )
+    return _described(known[number], held)
+
+
+def _described(found: Any, held: Mapping[str, int]) -> Version:
+    number = int(found.version)
+    names = tuple(sorted(a for a, n in held.items() if n == number))
+    return Version(number, found.tags.get(SHA_TAG, ""), str(found.source), dict(found.tags), names)
