@@ -11,6 +11,7 @@ time.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any, Final
 
@@ -93,7 +94,9 @@ C_SPREAD_BPS: Final = _column("spread_bps")
 C_SINCE_SPREAD: Final = _column("since_spread_change")
 C_SINCE_MID: Final = _column("since_mid_change")
 C_DAY: Final = _column("day_sin")
-SCHEMA_TAG: Final = int(schema.schema_hash()[:15], 16)
+FROZEN: Final = (schema.schema_hash(), GAP_NS, WARMUP_NS, DEPTH, BOOK_CONSISTENT)
+"""What the machine code takes from other files."""
+FROZEN_TAG: Final = int(hashlib.sha256(repr(FROZEN).encode()).hexdigest()[:15], 16)
 
 
 # Divisors are sizes and distances, positive by construction: no check for zero inside the step.
@@ -503,12 +506,12 @@ def run(
 
 @njit("int64()", cache=True, error_model="numpy")
 def _compiled_tag() -> int:
-    return SCHEMA_TAG
+    return FROZEN_TAG
 
 
-# Numba's cache watches this file only, while the column numbers come from schema.py: machine code of another
-# schema would write into other columns. The tag frozen into the cached code tells.
-if _compiled_tag() != SCHEMA_TAG:
+# Numba's cache watches this file only, while the column numbers come from schema.py: cached machine code of
+# another schema would write into other columns. The tag frozen into it tells.
+if _compiled_tag() != FROZEN_TAG:
     for _function in (_compiled_tag, step_trade, step_book, run):
         _any: Any = _function
         _any.recompile()

@@ -1,7 +1,8 @@
 """The audit trail: W3C Extended Log Format, one line per decision that touched money or safety.
 
-Fields are separated by spaces, so values are percent-encoded where they contain one; ``-`` is an absent value.
-``#Fields`` never changes inside a file; extra facts of an event are ``key=value`` pairs joined by ``;``.
+Fields are separated by spaces, so values are percent-encoded where they contain one; ``-`` is an absent
+value. ``#Fields`` never changes inside a file; extra facts of an event are ``key=value`` pairs joined by
+``;``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class AuditLog:
             )
             self._file.flush()
 
-    def write(self, market_ns: int, tag: str, event: str, fields: Mapping[str, Any], *, sync: bool = False) -> None:
+    def write(
+        self, market_ns: int, tag: str, event: str, fields: Mapping[str, Any], *, sync: bool = False
+    ) -> None:
         """One line. ``tag`` must be one of TAGS (an unknown one is a defect in the caller)."""
         if tag not in TAGS:
             raise ValueError(f"audit tag {tag!r} is not one of {', '.join(TAGS)}")

@@ -19,7 +19,7 @@ class CheckpointError(ScalperError):
 
 
 def save(path: Path, body: dict[str, Any]) -> None:
-    """Replaces the checkpoint: temporary file, fsync, rename, fsync of the folder. A crash leaves old or new."""
+    """Replaces the checkpoint (temporary file, fsync, rename, fsync of the folder): a crash leaves old or new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _canonical(body)
     document = f'{{"format":{FORMAT},"sha256":"{_digest(text)}","body":{text}}}\n'
@@ -37,9 +37,12 @@ def save(path: Path, body: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The checkpoint, None where there is none. Raises CheckpointError for one that is damaged or of another format."""
+    """The checkpoint, None where there is none. Raises CheckpointError for one that is damaged or of another
+    format.
+    """
     way_out = (
-        f"Risk counters and holds of the last session are unknown. Restore {path.name} from a backup, or move it "
+        f"Risk counters and holds of the last session are unknown. Restore {path.name} from a backup, or "
+        "move it "
         "away; the runner then starts halted until `live-runner resume`"
     )
     try:
@@ -52,7 +55,9 @@ def load(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read ({error}). {way_out}") from None
     if version != FORMAT:
-        raise CheckpointError(f"the checkpoint {path} has format {version}, this runner reads {FORMAT}. {way_out}")
+        raise CheckpointError(
+            f"the checkpoint {path} has format {version}, this runner reads {FORMAT}. {way_out}"
+        )
     if not isinstance(body, dict) or _digest(_canonical(body)) != digest:
         raise CheckpointError(f"the checkpoint {path} does not match its checksum. {way_out}")
     return body
@@ -65,7 +70,9 @@ def set_aside(path: Path) -> Path:
         if not target.exists():
             path.replace(target)
             return target
-    raise CheckpointError(f"a thousand damaged checkpoints lie beside {path}; look at the disk, then remove them")
+    raise CheckpointError(
+        f"a thousand damaged checkpoints lie beside {path}; look at the disk, then remove them"
+    )
 
 
 def _canonical(body: Any) -> str:

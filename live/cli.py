@@ -1,4 +1,6 @@
-"""`live-runner`: every command of the trading box. Imports of a command happen inside it, so --help is instant."""
+"""`live-runner`: every command of the trading box. Imports of a command happen inside it, so --help is
+instant.
+"""
 
 from __future__ import annotations
 
@@ -48,29 +50,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="live-runner", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw, allow_abbrev=False
+        prog="live-runner",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=raw,
+        allow_abbrev=False,
     )
     common = _common()
     _add_common(parser)
-    parser.add_argument("--model", metavar="ALIAS", help="trade the bundle behind this alias: prod, canary, shadow, ...")
-    parser.add_argument("--shadow", action="store_true", help="imagine the orders of any alias instead of sending them")
+    parser.add_argument(
+        "--model", metavar="ALIAS", help="trade the bundle behind this alias: prod, canary, shadow, ..."
+    )
+    parser.add_argument(
+        "--shadow", action="store_true", help="imagine the orders of any alias instead of sending them"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, example: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
-            name, help=text, description=text, epilog=f"example:\n  live-runner {example}", formatter_class=raw,
-            parents=[common], allow_abbrev=False,
+            name, help=text, description=text, epilog=f"example:\n  live-runner {example}",
+            formatter_class=raw, parents=[common], allow_abbrev=False,
         )  # fmt: skip
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("init-config", _init_config, "write a commented configuration file", "init-config --env sandbox")
+    sub = command(
+        "init-config", _init_config, "write a commented configuration file", "init-config --env sandbox"
+    )
     sub.add_argument("--env", choices=("production", "sandbox", "paper"), default="paper")
     sub.add_argument("--output", type=Path, default=Path(DEFAULT_CONFIG))
     sub.add_argument("--force", action="store_true", help="replace an existing file")
 
-    sub = command("health-check", _health, "try everything a start needs, without trading", "health-check --model prod")
+    sub = command(
+        "health-check", _health, "try everything a start needs, without trading", "health-check --model prod"
+    )
     sub.add_argument("--model", default=None, metavar="ALIAS", help="alias to check (default: model.alias)")
 
     sub = command(
@@ -96,8 +112,15 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("halt", _halt, "send no orders until `resume`", 'halt --reason "news at 14:00"')
     sub.add_argument("--reason", required=True)
 
-    sub = command("resume", _resume, "remove the halt; lift holds that only a person may lift", "resume --reason checked")
-    sub.add_argument("--hold", action="append", default=[], metavar="NAME", help="only this hold (may be repeated)")
+    sub = command(
+        "resume",
+        _resume,
+        "remove the halt; lift holds that only a person may lift",
+        "resume --reason checked",
+    )
+    sub.add_argument(
+        "--hold", action="append", default=[], metavar="NAME", help="only this hold (may be repeated)"
+    )
     sub.add_argument("--reason", default="")
 
     sub = command("keygen", _keygen, "make the Fernet key of enc: values", "keygen")
@@ -119,7 +142,13 @@ def _common() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser, default: Any = None) -> None:
     # SUPPRESS in the commands: otherwise their defaults would overwrite what stood before the command.
-    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"default: {DEFAULT_CONFIG} if it is there")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=default,
+        metavar="FILE",
+        help=f"default: {DEFAULT_CONFIG} if it is there",
+    )
     parser.add_argument(
         "--set", action="append", default=default, metavar="SECTION.KEY=VALUE", dest="overrides",
         help="change one setting for this run (may be repeated)",
@@ -156,7 +185,10 @@ def _init_config(args: argparse.Namespace) -> int:
     from live import config_template
 
     config_template.write(args.env, args.output, force=args.force)
-    print(f"wrote {args.output}; check the limits under risk:, then `live-runner health-check --config {args.output}`")
+    print(
+        f"wrote {args.output}; check the limits under risk:, then `live-runner health-check --config "
+        f"{args.output}`"
+    )
     return 0
 
 
@@ -169,7 +201,9 @@ def _health(args: argparse.Namespace) -> int:
         mark = "ok  " if check.ok else "--  " if check.ok is None else "FAIL"
         print(f"{mark} {check.name:<16} {check.text}")
     failed = [check.name for check in checks if check.ok is False]
-    print(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}" if failed else "ready to start")
+    print(
+        f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}" if failed else "ready to start"
+    )
     return 2 if failed else 0
 
 
@@ -205,10 +239,15 @@ def _halt(args: argparse.Namespace) -> int:
     from live.watch import write_flag
 
     if not args.reason.strip():
-        raise ConfigError("--reason is empty; say why, it goes into the audit and to everyone who is notified")
+        raise ConfigError(
+            "--reason is empty; say why, it goes into the audit and to everyone who is notified"
+        )
     path = Path(_load(args, decrypt=False).manual_override.flag_path)
     write_flag(path, args.reason)
-    print(f"halted: {args.reason.strip()} ({path}); market data goes on, no order is sent until `live-runner resume`")
+    print(
+        f"halted: {args.reason.strip()} ({path}); market data goes on, no order is sent until `live-runner "
+        "resume`"
+    )
     return 0
 
 
@@ -221,7 +260,10 @@ def _resume(args: argparse.Namespace) -> int:
     if not args.hold:
         path.unlink(missing_ok=True)
     request_resume(Path(config.system.runtime_dir), tuple(args.hold), args.reason)
-    print(("halt removed; " if was and not args.hold else "") + "asked the runner to lift the holds a person may lift")
+    print(
+        ("halt removed; " if was and not args.hold else "")
+        + "asked the runner to lift the holds a person may lift"
+    )
     return 0
 
 
@@ -230,7 +272,10 @@ def _keygen(args: argparse.Namespace) -> int:
 
     path = Path(_load(args, decrypt=False).security.key_path)
     KeyManager.generate(path, force=args.force)
-    print(f"wrote {path} (readable by you only); keep a copy elsewhere: what it encrypts cannot be read without it")
+    print(
+        f"wrote {path} (readable by you only); keep a copy elsewhere: what it encrypts cannot be read "
+        "without it"
+    )
     return 0
 
 
@@ -253,7 +298,10 @@ def _dashboard(args: argparse.Namespace) -> int:
     config = _load(args)
     host = args.host if args.host is not None else config.dashboard.host
     port = args.port if args.port is not None else config.dashboard.port
-    serve(Path(config.storage.path), Path(config.system.runtime_dir), host, port, config.dashboard.token)
+    flag = Path(config.manual_override.flag_path)
+    serve(
+        Path(config.storage.path), Path(config.system.runtime_dir), flag, host, port, config.dashboard.token
+    )
     return 0
 
 

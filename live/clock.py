@@ -9,10 +9,10 @@ from fractions import Fraction
 class MarketClock:
     """Nanoseconds UTC of the market, monotone.
 
-    ``market = anchor + (monotonic - monotonic_at_anchor) * speed``. With the paper exchange the anchor is the time
-    in the first Ping of the stream and ``speed`` the one in its endpoint file; until then the clock stands at
-    ``start_ns``. With a real broker the clock is anchored to the wall clock once, so that a step of the wall
-    clock (NTP) cannot make market time jump.
+    ``market = anchor + (monotonic - monotonic_at_anchor) * speed``. With the paper exchange the anchor is the
+    time in the first Ping of the stream and ``speed`` the one in its endpoint file; until then the clock
+    stands at ``start_ns``. With a real broker the clock is anchored to the wall clock once, so that a step of
+    the wall clock (NTP) cannot make market time jump.
     """
 
     def __init__(self, start_ns: int, speed: float = 1.0) -> None:
@@ -36,7 +36,9 @@ class MarketClock:
         return float(self._speed)
 
     def anchor(self, market_ns: int) -> None:
-        """The market's time is ``market_ns`` now. Only the first call counts: later pings carry network delay."""
+        """The market's time is ``market_ns`` now. Only the first call counts: later pings carry network
+        delay.
+        """
         if self._mono_ns is None:
             self._mono_ns = time.monotonic_ns()
             self._anchor_ns = market_ns

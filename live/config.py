@@ -13,28 +13,17 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
 import yaml
 
+from live.config_core import engine_config, seconds_of_day, seconds_until
 from live.config_schema import RunnerConfig
-from live.core.config import (
-    MINUTE_NS,
-    BookCheckConfig,
-    EngineConfig,
-    ExecutionConfig,
-    FallbackConfig,
-    LatencyConfig,
-    MonitoringConfig,
-    RiskConfig,
-    SessionConfig,
-)
 from market.errors import ConfigError
-from market.types import MILLISECOND_NS, NANO, SECOND_NS
+
+__all__ = ["engine_config", "is_loopback", "load", "seconds_until", "to_dict"]
 
 MAX_FILE_BYTES = 1_000_000
 COMMAND_LINE = "--set"
@@ -48,7 +37,8 @@ _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "tru
 def load(path: Path | None, overrides: Iterable[str] = (), *, decrypt: bool = True) -> RunnerConfig:
     """The configuration in ``path`` (None: all defaults) with ``section.key=value`` overrides on top.
 
-    ``enc:...`` secrets are decrypted with ``security.key_path`` unless ``decrypt`` is False. Raises ConfigError.
+    ``enc:...`` secrets are decrypted with ``security.key_path`` unless ``decrypt`` is False. Raises
+    ConfigError.
     """
     tree: dict[str, Any] = {}
     origin = "the defaults"
@@ -76,12 +66,15 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"no configuration file {path}; write one with `live-runner init-config --env paper --output {path}`"
+            f"no configuration file {path}; write one with `live-runner init-config --env paper --output "
+            f"{path}`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from None
     if size > MAX_FILE_BYTES:
-        raise ConfigError(f"{path} has {size} bytes; a configuration of more than {MAX_FILE_BYTES} is a mistake")
+        raise ConfigError(
+            f"{path} has {size} bytes; a configuration of more than {MAX_FILE_BYTES} is a mistake"
+        )
     try:
         # JSON is YAML but for tabs, which YAML forbids as indentation.
         node = yaml.compose(text.expandtabs() if path.suffix == ".json" else text, Loader=yaml.SafeLoader)
@@ -104,7 +97,8 @@ def _mapping(node: yaml.MappingNode, prefix: str, origin: str) -> dict[str, Any]
         name, line = str(name_node.value), name_node.start_mark.line + 1
         if name in found:
             raise ConfigError(
-                f"{origin}, line {line}: {prefix}{name} is given twice (first in line {found[name][0]}); keep one"
+                f"{origin}, line {line}: {prefix}{name} is given twice (first in line {found[name][0]}); "
+                "keep one"
             )
         if isinstance(value_node, yaml.MappingNode):
             found[name] = (line, _mapping(value_node, f"{prefix}{name}.", origin))
@@ -281,12 +275,14 @@ def _check_together(config: RunnerConfig, origin: str) -> None:
     if session.enabled and session.start_time >= session.end_time:
         refuse("session.end_time", session.end_time, f"it must be later than start_time {session.start_time}")
     if session.enabled and not session.allowed_weekdays:
-        refuse("session.allowed_weekdays", [], "name at least one day (0 = Monday) or set session.enabled: false")
+        refuse(
+            "session.allowed_weekdays", [], "name at least one day (0 = Monday) or set session.enabled: false"
+        )
     if config.data.depth not in (20, 30, 40, 50):
         refuse("data.depth", config.data.depth, "the exchange serves depths 20, 30, 40 or 50")
     window = {
-        "pre_open_minutes": session.pre_open_minutes * 60 > _seconds_of_day(session.start_time),
-        "post_close_minutes": _seconds_of_day(session.end_time) + session.post_close_minutes * 60 > 86_400,
+        "pre_open_minutes": session.pre_open_minutes * 60 > seconds_of_day(session.start_time),
+        "post_close_minutes": seconds_of_day(session.end_time) + session.post_close_minutes * 60 > 86_400,
     }
     for name, leaves in window.items():
         if leaves:
@@ -297,13 +293,19 @@ def _check_together(config: RunnerConfig, origin: str) -> None:
     if bool(config.notifications.token) != bool(config.notifications.chat_id):
         refuse("notifications.chat_id", config.notifications.chat_id, "Telegram needs both token and chat_id")
     if config.disaster_recovery.enabled and not config.disaster_recovery.replication_path:
-        refuse("disaster_recovery.replication_path", "", "name a folder or set disaster_recovery.enabled: false")
+        refuse(
+            "disaster_recovery.replication_path", "", "name a folder or set disaster_recovery.enabled: false"
+        )
     board = config.dashboard
     if board.enabled and not is_loopback(board.host) and not board.token:
-        refuse("dashboard.token", "", f"the host {board.host} is not loopback: set a token or host: 127.0.0.1")
+        refuse(
+            "dashboard.token", "", f"the host {board.host} is not loopback: set a token or host: 127.0.0.1"
+        )
     if config.system.mode != "paper":
         if not config.broker.token:
-            refuse("broker.token", "", f"mode {config.system.mode} needs the account's token (enc:... is best)")
+            refuse(
+                "broker.token", "", f"mode {config.system.mode} needs the account's token (enc:... is best)"
+            )
         if not config.model.verification_key:
             refuse("model.verification_key", "", f"mode {config.system.mode} runs only signed bundles")
     if config.monitoring.drift_psi_critical < config.monitoring.drift_psi_warning:
@@ -346,93 +348,3 @@ def _plain(value: Any, mask: bool) -> Any:
         item = getattr(value, f.name)
         plain[f.name] = "***" if mask and f.metadata.get("secret") and item else _plain(item, mask)
     return plain
-
-
-# ---- the core's whole numbers ----
-
-
-def engine_config(config: RunnerConfig, fee_ppm: Mapping[str, int] | None = None) -> EngineConfig:
-    """What ``live.core`` needs, converted from operators' units. ``fee_ppm`` per ticker overrides the bundle's."""
-    risk, execution, fallback, watch = config.risk, config.execution, config.fallback, config.monitoring
-    limits = config.system.latency_thresholds
-    return EngineConfig(
-        risk=RiskConfig(
-            capital_base_nano=_whole(risk.capital_base, NANO),
-            max_risk_per_instrument_ppm=max(1, _whole(risk.max_risk_per_instrument, 1_000_000)),
-            daily_loss_limit_ppm=max(1, _whole(risk.daily_loss_limit_pct, 10_000)),
-            max_exposure_ppm=max(1, _whole(risk.max_exposure_pct, 10_000)),
-            max_daily_loss_nano=_whole(risk.max_daily_loss, NANO),
-            max_gross_exposure_nano=_whole(risk.max_gross_exposure, NANO),
-            max_position_lots=risk.max_position_lots,
-            max_orders_per_minute=risk.max_orders_per_minute,
-            loss_cooldown_ns=_whole(risk.loss_cooldown_minutes, MINUTE_NS),
-            max_consecutive_losses=risk.max_consecutive_losses,
-            vix_threshold_e2=max(1, _whole(risk.vix_threshold, 100)),
-            price_collar_bps=risk.price_collar_bps,
-        ),
-        execution=ExecutionConfig(
-            vwap_threshold_lots=execution.vwap_threshold_lots,
-            vwap_market_share_ppm=max(1, _whole(execution.vwap_market_share, 1_000_000)),
-            limit_improvement_ticks=execution.limit_improvement_ticks,
-            order_timeout_ns=execution.order_timeout_ms * MILLISECOND_NS,
-            slippage_ticks=execution.slippage_ticks,
-            exchange_stop=execution.exchange_stop and config.system.mode != "paper",
-        ),
-        fallback=FallbackConfig(
-            enabled=fallback.enabled,
-            imbalance_threshold_e6=_whole(fallback.imbalance_threshold, 1_000_000),
-            volatility_threshold_millibps=_whole(fallback.volatility_threshold, 10_000_000),
-            confidence_e6=_whole(fallback.confidence, 1_000_000),
-            max_signals_per_hour=fallback.max_signals_per_hour,
-        ),
-        session=_session(config),
-        monitoring=MonitoringConfig(
-            heartbeat_enabled=watch.heartbeat_enabled,
-            heartbeat_interval_ns=max(1, _whole(watch.heartbeat_interval_seconds, SECOND_NS)),
-            heartbeat_miss_threshold=watch.heartbeat_miss_threshold,
-            spread_alert_millibps=_whole(config.notifications.spread_alert_bps, 1_000),
-        ),
-        latency=LatencyConfig(
-            thresholds_us={
-                name: max(1, _whole(getattr(limits, name), 1_000)) for name in ("features", "ml", "risk")
-            },
-            violation_limit=config.system.latency_violation_limit,
-        ),
-        books=BookCheckConfig(max_age_ns=max(1, _whole(config.data.ttl_seconds, SECOND_NS))),
-        fee_ppm=dict(fee_ppm or {}),
-    )
-
-
-def _session(config: RunnerConfig) -> SessionConfig:
-    session = config.session
-    # The core keeps one offset: Moscow has none but +3 all the year. Other zones take today's offset.
-    offset = datetime.now(ZoneInfo(session.timezone)).utcoffset()
-    return SessionConfig(
-        enabled=session.enabled,
-        start_s=_seconds_of_day(session.start_time),
-        end_s=_seconds_of_day(session.end_time),
-        pre_open_s=session.pre_open_minutes * 60,
-        post_close_s=session.post_close_minutes * 60,
-        allowed_weekdays=session.allowed_weekdays or tuple(range(7)),
-        utc_offset_s=int(offset.total_seconds()) if offset else 0,
-    )
-
-
-def _seconds_of_day(text: str) -> int:
-    hours, minutes, *seconds = (int(part) for part in text.split(":"))
-    return hours * 3600 + minutes * 60 + (seconds[0] if seconds else 0)
-
-
-def _whole(value: float, factor: int) -> int:
-    """``value * factor`` as a whole number, through the decimal that the operator wrote (0.1 is 0.1)."""
-    return int((Decimal(str(value)) * factor).to_integral_value())
-
-
-def seconds_until(time_of_day: str, timezone: str) -> float:
-    """Seconds until the next such time of day there; 0 when it was reached less than an hour ago."""
-    now = datetime.now(ZoneInfo(timezone))
-    wanted = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(seconds=_seconds_of_day(time_of_day))
-    late = (now - wanted).total_seconds()
-    if 0 <= late < 3600:
-        return 0.0
-    return -late if late < 0 else 86_400 - late

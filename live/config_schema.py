@@ -28,8 +28,8 @@ def key(
 ) -> Any:
     """A setting: its default and what is allowed.
 
-    ``low`` and ``high`` are inclusive, ``above`` is exclusive; ``pattern`` is how people write the expected form
-    and the regular expression for it.
+    ``low`` and ``high`` are inclusive, ``above`` is exclusive; ``pattern`` is how people write the expected
+    form and the regular expression for it.
     """
     allowed = {
         "about": about, "low": low, "high": high, "above": above, "one_of": one_of, "pattern": pattern,
@@ -61,7 +61,9 @@ class System:
     startup_time: str | None = key(
         None, "HH:MM[:SS] in session.timezone: wait until then before connecting", pattern=TIME_OF_DAY
     )
-    checkpoint_interval_seconds: float = key(5.0, "how often runtime/checkpoint.json is written", low=0.1, high=600)
+    checkpoint_interval_seconds: float = key(
+        5.0, "how often runtime/checkpoint.json is written", low=0.1, high=600
+    )
     latency_thresholds: LatencyThresholds = field(default_factory=LatencyThresholds)
     latency_violation_limit: int = key(20, "violations in a row that stop trading", low=1, high=100_000)
     flatten_on_stop: bool = key(False, "close positions by market order when the runner is asked to stop")
@@ -87,7 +89,9 @@ class ManualOverride:
 
     flag_path: str = key("runtime/manual_override.flag", "its content is the reason")
     poll_interval_seconds: float = key(1.0, "how often it is looked for", low=0.05, high=60)
-    auto_resume_minutes: float = key(0.0, "remove the flag by itself after so long; 0 = never", low=0, high=10_080)
+    auto_resume_minutes: float = key(
+        0.0, "remove the flag by itself after so long; 0 = never", low=0, high=10_080
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +99,15 @@ class Risk:
     """Limits. Money in roubles, shares of the capital as fractions."""
 
     capital_base: float = key(1_000_000.0, "roubles that the limits are measured against", above=0)
-    max_risk_per_instrument: float = key(0.002, "share of the capital lost if one stop is hit", above=0, high=1)
-    daily_loss_limit_pct: float = key(2.0, "per cent of the capital lost in a day that stops trading", above=0, high=100)
-    max_exposure_pct: float = key(50.0, "per cent of the capital in all positions together", above=0, high=1000)
+    max_risk_per_instrument: float = key(
+        0.002, "share of the capital lost if one stop is hit", above=0, high=1
+    )
+    daily_loss_limit_pct: float = key(
+        2.0, "per cent of the capital lost in a day that stops trading", above=0, high=100
+    )
+    max_exposure_pct: float = key(
+        50.0, "per cent of the capital in all positions together", above=0, high=1000
+    )
     max_daily_loss: float = key(20_000.0, "roubles lost in a day that stop trading", above=0)
     max_gross_exposure: float = key(500_000.0, "roubles of all positions together", above=0)
     max_position_lots: int = key(50, "lots per instrument", low=1, high=1_000_000)
@@ -105,7 +115,9 @@ class Risk:
     loss_cooldown_minutes: float = key(10.0, "pause after a run of losses", low=0, high=1440)
     max_consecutive_losses: int = key(5, "losing round trips in a row that start the pause", low=1, high=1000)
     vix_threshold: float = key(40.0, "volatility index above this is an emergency stop", above=0)
-    price_collar_bps: int = key(50, "no order further than this from the middle of the book", low=1, high=10_000)
+    price_collar_bps: int = key(
+        50, "no order further than this from the middle of the book", low=1, high=10_000
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,9 @@ class Execution:
     vwap_market_share: float = key(0.8, "share of a split order sent at market", above=0, high=1)
     limit_improvement_ticks: int = key(1, "price improvement of the limit part", low=0, high=1000)
     order_timeout_ms: int = key(1500, "cancel a resting order after so long", low=50, high=600_000)
-    slippage_ticks: int = key(0, "expected slippage of a round trip that an edge must also clear", low=0, high=1000)
+    slippage_ticks: int = key(
+        0, "expected slippage of a round trip that an edge must also clear", low=0, high=1000
+    )
     exchange_stop: bool = key(False, "also place a stop order at the broker (not in paper mode)")
 
 
@@ -126,7 +140,9 @@ class Fallback:
 
     enabled: bool = key(True, "false: no signal without the model")
     imbalance_threshold: float = key(0.35, "absolute volume imbalance of the last window", low=0, high=1)
-    volatility_threshold: float = key(0.0002, "volatility of the last window, as a fraction of the price", low=0)
+    volatility_threshold: float = key(
+        0.0002, "volatility of the last window, as a fraction of the price", low=0
+    )
     confidence: float = key(0.55, "probability given to its signals", low=0.5, high=1)
     max_signals_per_hour: int = key(6, "quota; then FALLBACK_UNAVAILABLE", low=0, high=3600)
 
@@ -146,7 +162,9 @@ class Connectivity:
 
     failure_threshold: int = key(3, "errors in a row that switch to the backup", low=1, high=1000)
     failover_latency_ms: int = key(150, "time allowed for the switch", low=1, high=60_000)
-    recovery_message_count: int = key(20, "good messages on the primary that bring it back", low=1, high=100_000)
+    recovery_message_count: int = key(
+        20, "good messages on the primary that bring it back", low=1, high=100_000
+    )
     primary: Channel = field(default_factory=Channel)
     backup: Channel = field(default_factory=Channel)
 
@@ -161,7 +179,9 @@ class Monitoring:
     max_gpu_memory_pct: float = key(95.0, "of the GPU's memory", above=0, high=100)
     heartbeat_enabled: bool = key(True, "stop trading when books stop coming")
     heartbeat_interval_seconds: float = key(5.0, "a book is expected at least this often", above=0, high=3600)
-    heartbeat_miss_threshold: int = key(3, "intervals in a row without a book that stop trading", low=1, high=1000)
+    heartbeat_miss_threshold: int = key(
+        3, "intervals in a row without a book that stop trading", low=1, high=1000
+    )
     drift_psi_warning: float = key(0.1, "population stability index that is reported", above=0)
     drift_psi_critical: float = key(0.25, "index that stops trading until the model is reloaded", above=0)
     metrics_port: int = key(0, "loopback port of /metrics; 0 = off", low=0, high=65_535)
@@ -215,9 +235,13 @@ class Data:
     depth: int = key(20, "levels per side: the exchange's sizes; features use 20", low=20, high=50)
     ttl_seconds: float = key(5.0, "a book older than this is not traded on", above=0, high=600)
     ring_length: int = key(1024, "books kept in memory per instrument", low=16, high=1_000_000)
-    rotation_interval_seconds: float = key(0.0, "re-rank the instruments this often; 0 = never", low=0, high=86_400)
+    rotation_interval_seconds: float = key(
+        0.0, "re-rank the instruments this often; 0 = never", low=0, high=86_400
+    )
     keep_instruments: int = key(0, "how many stay after a rotation; 0 = all", low=0, high=300)
-    queue_length: int = key(20_000, "events waiting for the engine before books are conflated", low=100, high=10_000_000)
+    queue_length: int = key(
+        20_000, "events waiting for the engine before books are conflated", low=100, high=10_000_000
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +249,14 @@ class Model:
     """Where the bundle comes from and what it must prove."""
 
     registry: str = key(
-        "sqlite:///runtime/mlflow/mlflow.db", "sqlite:///path, http(s)://server, or file:// of a bundle folder"
+        "sqlite:///runtime/mlflow/mlflow.db",
+        "sqlite:///path, http(s)://server, or file:// of a bundle folder",
     )
     name: str = key("scalper", "registered model")
     alias: str = key("prod", "alias to follow (--model)")
-    poll_interval_seconds: float = key(15.0, "how often the alias is looked at; 0 = never", low=0, high=86_400)
+    poll_interval_seconds: float = key(
+        15.0, "how often the alias is looked at; 0 = never", low=0, high=86_400
+    )
     verification_key: str = key("keys/signing.pub", "Ed25519 public key; empty is refused outside paper mode")
     backend: str = key("auto", "TFLite interpreter", one_of=("auto", "litert", "tflite_runtime"))
     threads: int = key(1, "inference threads", low=1, high=64)
@@ -272,7 +299,9 @@ class Broker:
     token: str = key("", "Invest API token, may be enc:...", secret=True)
     account_id: str = key("", "account to trade; empty = the only one the token can see")
     target: str = key("", "host:port; empty = the official address of the mode")
-    ca_path: str = key("", "PEM with extra root certificates (the tbank.ru domain needs the Russian Trusted CA)")
+    ca_path: str = key(
+        "", "PEM with extra root certificates (the tbank.ru domain needs the Russian Trusted CA)"
+    )
     app_name: str = key("scalper.live-runner", "sent as x-app-name")
     tariff: str = key("trader", "commission tariff used by backtests and sizing (market/fees.py)")
 
@@ -281,10 +310,14 @@ class Broker:
 class Paper:
     """The embedded exchange."""
 
-    endpoint: str = key("runtime/paper/endpoint.json", "use the exchange described here if it runs, else start one")
+    endpoint: str = key(
+        "runtime/paper/endpoint.json", "use the exchange described here if it runs, else start one"
+    )
     recording: str = key("data/recording", "recording it plays")
     speed: float = key(1.0, "market seconds per second", above=0, high=10_000)
-    from_ns: int | None = key(None, "start of the part to play, ns UTC; empty = what the model never saw", low=0)
+    from_ns: int | None = key(
+        None, "start of the part to play, ns UTC; empty = what the model never saw", low=0
+    )
     to_ns: int | None = key(None, "end of the part to play, ns UTC", low=0)
     exit_at_end: bool = key(True, "flatten and stop when the recording ends")
     cash_rub: int = key(1_000_000, "cash on the paper account", low=0)

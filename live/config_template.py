@@ -55,8 +55,9 @@ def render(environment: str) -> str:
         "# An unknown key, a wrong type or an impossible value is refused with its line number.",
         "# Any secret may be written as enc:<token>: `live-runner keygen`, then `live-runner encrypt`.",
     ]
-    for outer in dataclasses.fields(RunnerConfig):
-        section = outer.default_factory()  # type: ignore[misc]
+    defaults = RunnerConfig()
+    for outer in dataclasses.fields(defaults):
+        section = getattr(defaults, outer.name)
         about = (type(section).__doc__ or "").strip()
         lines += ["", f"# {about}", f"{outer.name}:"]
         lines += _keys(section, f"{outer.name}.", "  ", settings)
@@ -79,7 +80,10 @@ def _keys(section: Any, prefix: str, indent: str, settings: Mapping[str, Any]) -
         value = settings.get(prefix + f.name, getattr(section, f.name))
         if dataclasses.is_dataclass(value):
             about = (type(value).__doc__ or "").strip()
-            lines += [f"{indent}{f.name}:  # {about}", *_keys(value, f"{prefix}{f.name}.", indent + "  ", settings)]
+            lines += [
+                f"{indent}{f.name}:  # {about}",
+                *_keys(value, f"{prefix}{f.name}.", indent + "  ", settings),
+            ]
             continue
         setting = f"{indent}{f.name}: {_yaml(value)}".rstrip()
         comment = f"  # {f.metadata['about']}{_range(f.metadata)}"
@@ -99,7 +103,9 @@ def _range(allowed: Mapping[str, Any]) -> str:
     if low is None:
         return ""
     opening = "[" if allowed["low"] is not None else "("
-    return f" {opening}{low:g}..{allowed['high']:g}]" if allowed["high"] is not None else f" {opening}{low:g}..)"
+    return (
+        f" {opening}{low:g}..{allowed['high']:g}]" if allowed["high"] is not None else f" {opening}{low:g}..)"
+    )
 
 
 def _yaml(value: Any) -> str:

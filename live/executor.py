@@ -1,4 +1,4 @@
-"""Carries the engine's commands out: orders to the broker (intent first), everything else to disk and people."""
+"""Carries out the engine's commands: orders to the broker (intent first), the rest to disk and people."""
 
 from __future__ import annotations
 
@@ -49,14 +49,27 @@ class OrderDesk(Protocol):
 
 
 class Executor:
-    """``carry_out`` never blocks: calls to the broker are supervised tasks, started in the order of the commands."""
+    """``carry_out`` never blocks: calls to the broker are supervised tasks, started in the order of the
+    commands.
+    """
 
     def __init__(
-        self, *, desk: OrderDesk, storage: Storage, audit: AuditLog, notifier: Notifier, ledger: Ledger,
-        latencies: Latencies, clock: MarketClock, instruments: Mapping[str, Instrument], session_id: str,
-        post: Callable[[Event], object], spawn: Callable[[Coroutine[Any, Any, None], str], Any],
-        want_reconcile: Callable[[str], None], shadow: bool,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        desk: OrderDesk,
+        storage: Storage,
+        audit: AuditLog,
+        notifier: Notifier,
+        ledger: Ledger,
+        latencies: Latencies,
+        clock: MarketClock,
+        instruments: Mapping[str, Instrument],
+        session_id: str,
+        post: Callable[[Event], object],
+        spawn: Callable[[Coroutine[Any, Any, None], str], Any],
+        want_reconcile: Callable[[str], None],
+        shadow: bool,
+    ) -> None:
         self._desk, self._storage, self._audit, self._notifier = desk, storage, audit, notifier
         self._ledger, self._latencies, self._clock = ledger, latencies, clock
         self._instruments = dict(instruments)
@@ -90,9 +103,14 @@ class Executor:
         self.remember(report.client_order_id, report.exchange_order_id)
         self._post(
             OrderUpdate(
-                self._clock.now_ns(), report.client_order_id, report.exchange_order_id, report.status,
-                report.lots_executed, report.fills, report.reason,
-            )  # fmt: skip
+                self._clock.now_ns(),
+                report.client_order_id,
+                report.exchange_order_id,
+                report.status,
+                report.lots_executed,
+                report.fills,
+                report.reason,
+            )
         )
 
     # ---- orders ----
@@ -101,12 +119,21 @@ class Executor:
         self.orders_changed = True
         saved = self._storage.intent(
             {
-                "client_order_id": order.client_order_id, "session_id": self._session_id, "trace_id": order.trace_id,
-                "ticker": order.ticker, "side": order.side, "lots": order.lots, "order_type": order.order_type,
-                "price_ticks": order.price_ticks, "tif": order.tif, "reduce_only": int(order.reduce_only),
-                "reason": order.reason, "created_ns": self._clock.now_ns(), "updated_ns": self._clock.now_ns(),
+                "client_order_id": order.client_order_id,
+                "session_id": self._session_id,
+                "trace_id": order.trace_id,
+                "ticker": order.ticker,
+                "side": order.side,
+                "lots": order.lots,
+                "order_type": order.order_type,
+                "price_ticks": order.price_ticks,
+                "tif": order.tif,
+                "reduce_only": int(order.reduce_only),
+                "reason": order.reason,
+                "created_ns": self._clock.now_ns(),
+                "updated_ns": self._clock.now_ns(),
             }
-        )  # fmt: skip
+        )
         self._sending[order.client_order_id] = self._spawn(
             self._send(order, saved, arrived_ns), f"send-{order.client_order_id[:8]}"
         )
@@ -117,9 +144,12 @@ class Executor:
             await saved
         except StorageError as error:
             self._audit.write(
-                self._clock.now_ns(), "ORDER", "INTENT_NOT_WRITTEN",
-                {"client_order_id": order.client_order_id, "reason": str(error)}, sync=True,
-            )  # fmt: skip
+                self._clock.now_ns(),
+                "ORDER",
+                "INTENT_NOT_WRITTEN",
+                {"client_order_id": order.client_order_id, "reason": str(error)},
+                sync=True,
+            )
             self.report(OrderReport(order.client_order_id, "REJECTED", reason=f"NOT_SENT: {error}"))
             return
         sent_ns = time.monotonic_ns()
@@ -156,22 +186,34 @@ class Executor:
             Record(
                 "signals",
                 {
-                    "session_id": self._session_id, "trace_id": s.trace_id, "now_ns": s.now_ns, "ticker": s.ticker,
-                    "side": s.direction, "source": s.source, "p_down_e6": s.p_e6[0], "p_flat_e6": s.p_e6[1],
-                    "p_up_e6": s.p_e6[2], "expected_move_millibps": s.expected_move_millibps,
-                    "cost_millibps": s.cost_millibps, "edge_millibps": s.edge_millibps,
-                    "confidence_e6": s.confidence_e6, "outcome": s.outcome,
+                    "session_id": self._session_id,
+                    "trace_id": s.trace_id,
+                    "now_ns": s.now_ns,
+                    "ticker": s.ticker,
+                    "side": s.direction,
+                    "source": s.source,
+                    "p_down_e6": s.p_e6[0],
+                    "p_flat_e6": s.p_e6[1],
+                    "p_up_e6": s.p_e6[2],
+                    "expected_move_millibps": s.expected_move_millibps,
+                    "cost_millibps": s.cost_millibps,
+                    "edge_millibps": s.edge_millibps,
+                    "confidence_e6": s.confidence_e6,
+                    "outcome": s.outcome,
                 },
             )
-        )  # fmt: skip
+        )
 
     def _order_changed(self, order: OrderChanged) -> None:
         self.orders_changed = True
         status, note = ("SHADOW", order.status) if self._shadow else (order.status, order.reason)
         fields: dict[str, Any] = {
-            "client_order_id": order.client_order_id, "status": status, "lots_executed": order.lots_filled,
-            "updated_ns": order.now_ns, "note": note,
-        }  # fmt: skip
+            "client_order_id": order.client_order_id,
+            "status": status,
+            "lots_executed": order.lots_filled,
+            "updated_ns": order.now_ns,
+            "note": note,
+        }
         if order.exchange_order_id:
             fields["exchange_order_id"] = order.exchange_order_id
         self._storage.put(Record("orders", fields))
@@ -182,39 +224,56 @@ class Executor:
             Record(
                 "fills",
                 {
-                    "client_order_id": fill.client_order_id, "trade_id": fill.trade_id,
-                    "session_id": self._session_id, "ticker": fill.ticker, "side": fill.side,
-                    "price_ticks": fill.price_ticks, "lots": fill.lots, "fee_nano": fill.fee_nano,
-                    "realised_nano": fill.realised_nano, "now_ns": fill.now_ns,
+                    "client_order_id": fill.client_order_id,
+                    "trade_id": fill.trade_id,
+                    "session_id": self._session_id,
+                    "ticker": fill.ticker,
+                    "side": fill.side,
+                    "price_ticks": fill.price_ticks,
+                    "lots": fill.lots,
+                    "fee_nano": fill.fee_nano,
+                    "realised_nano": fill.realised_nano,
+                    "now_ns": fill.now_ns,
                 },
             )
-        )  # fmt: skip
+        )
 
     def _position(self, position: PositionChanged) -> None:
         self._storage.put(
             Record(
                 "positions",
                 {
-                    "session_id": self._session_id, "ticker": position.ticker, "lots": position.lots,
-                    "cost_nano": position.cost_nano, "stop_ticks": position.stop_ticks,
-                    "realised_nano": position.realised_nano, "fees_nano": position.fees_nano,
+                    "session_id": self._session_id,
+                    "ticker": position.ticker,
+                    "lots": position.lots,
+                    "cost_nano": position.cost_nano,
+                    "stop_ticks": position.stop_ticks,
+                    "realised_nano": position.realised_nano,
+                    "fees_nano": position.fees_nano,
                     "updated_ns": position.now_ns,
                 },
             )
-        )  # fmt: skip
+        )
 
     def _trip(self, trip: TripClosed) -> None:
         self._storage.put(
             Record(
                 "trips",
                 {
-                    "session_id": self._session_id, "trace_id": trip.trace_id, "ticker": trip.ticker,
-                    "side": trip.side, "lots": trip.lots, "entry_ns": trip.entry_ns, "exit_ns": trip.exit_ns,
-                    "gross_nano": trip.gross_nano, "fees_nano": trip.fees_nano, "net_nano": trip.net_nano,
+                    "session_id": self._session_id,
+                    "trace_id": trip.trace_id,
+                    "ticker": trip.ticker,
+                    "side": trip.side,
+                    "lots": trip.lots,
+                    "entry_ns": trip.entry_ns,
+                    "exit_ns": trip.exit_ns,
+                    "gross_nano": trip.gross_nano,
+                    "fees_nano": trip.fees_nano,
+                    "net_nano": trip.net_nano,
                     "exit_reason": trip.exit_reason,
                 },
             )
-        )  # fmt: skip
+        )
 
     def _hold(self, change: HoldChanged) -> None:
         hold = change.hold
@@ -222,12 +281,16 @@ class Executor:
             Record(
                 "holds",
                 {
-                    "session_id": self._session_id, "name": hold.name, "scope": hold.scope,
-                    "raised_ns": hold.since_ns, "severity": hold.severity.name, "reason": hold.reason,
+                    "session_id": self._session_id,
+                    "name": hold.name,
+                    "scope": hold.scope,
+                    "raised_ns": hold.since_ns,
+                    "severity": hold.severity.name,
+                    "reason": hold.reason,
                     "lifted_ns": None if change.raised else change.now_ns,
                 },
             )
-        )  # fmt: skip
+        )
 
     def _audit_line(self, line: Audit) -> None:
         self._audit.write(line.now_ns, line.tag, line.event, line.fields)
@@ -239,7 +302,16 @@ class Executor:
         """Counted by the ledger; the signal's row already says why."""
 
     _HANDLERS: Mapping[type, Callable[..., None]] = {
-        CancelOrder: _cancel, QueryOrder: _query, RequestReconcile: _reconcile, RecordSignal: _signal,
-        OrderChanged: _order_changed, FillBooked: _fill, PositionChanged: _position, TripClosed: _trip,
-        HoldChanged: _hold, Audit: _audit_line, Notify: _notify, Refuse: _nothing,
-    }  # fmt: skip
+        CancelOrder: _cancel,
+        QueryOrder: _query,
+        RequestReconcile: _reconcile,
+        RecordSignal: _signal,
+        OrderChanged: _order_changed,
+        FillBooked: _fill,
+        PositionChanged: _position,
+        TripClosed: _trip,
+        HoldChanged: _hold,
+        Audit: _audit_line,
+        Notify: _notify,
+        Refuse: _nothing,
+    }

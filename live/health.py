@@ -74,7 +74,9 @@ def _folder(path: Path) -> tuple[bool, str]:
 
 def _disk(path: Path) -> tuple[bool, str]:
     free = shutil.disk_usage(path).free
-    return free >= MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free" + ("" if free >= MIN_FREE_BYTES else "; make room")
+    return free >= MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free" + (
+        "" if free >= MIN_FREE_BYTES else "; make room"
+    )
 
 
 def _memory() -> tuple[bool | None, str]:
@@ -86,14 +88,22 @@ def _memory() -> tuple[bool | None, str]:
 
 def _registry(config: RunnerConfig, alias: str) -> tuple[bool, str]:
     found = registry.resolve(config.model.registry, config.model.name, alias)
-    return True, f"{config.model.name}@{alias} is version {found.version} ({found.manifest_sha256[:12] or 'no hash tag'})"
+    return (
+        True,
+        f"{config.model.name}@{alias} is version {found.version} "
+        f"({found.manifest_sha256[:12] or 'no hash tag'})",
+    )
 
 
 def _bundle(config: RunnerConfig, alias: str) -> tuple[bool, str]:
     loaded = models_.fetch(config, alias)
     names = models_.tickers(config, loaded.bundle)
     signed = "signed" if loaded.bundle.signed else "NOT SIGNED (paper only)"
-    return True, f"{loaded.sha256[:12]} {signed}, {loaded.watermark}, golden rows agree, instruments {', '.join(names)}"
+    return (
+        True,
+        f"{loaded.sha256[:12]} {signed}, {loaded.watermark}, golden rows agree, instruments "
+        f"{', '.join(names)}",
+    )
 
 
 def _database(config: RunnerConfig) -> tuple[bool | None, str]:
@@ -116,7 +126,10 @@ def _checkpoint(config: RunnerConfig) -> tuple[bool | None, str]:
 def _override(config: RunnerConfig) -> tuple[bool, str]:
     path = Path(config.manual_override.flag_path)
     if path.exists():
-        return False, f"HALTED by {path}: {path.read_text(errors='replace').strip()}; `live-runner resume` lifts it"
+        return (
+            False,
+            f"HALTED by {path}: {path.read_text(errors='replace').strip()}; `live-runner resume` lifts it",
+        )
     return True, "no halt flag"
 
 
@@ -127,7 +140,10 @@ def _broker(config: RunnerConfig) -> tuple[bool | None, str]:
             recording = Path(config.paper.recording) / "recording.json"
             if recording.exists():
                 return True, f"paper: the runner will start the exchange on {config.paper.recording}"
-            return False, f"paper: no exchange runs and {recording} does not exist; `dvc repro ingest` makes it"
+            return (
+                False,
+                f"paper: no exchange runs and {recording} does not exist; `dvc repro ingest` makes it",
+            )
         access = endpoint.access
     else:
         target = config.broker.target or OFFICIAL_TARGETS[config.system.mode]
@@ -142,4 +158,7 @@ async def _call(access: Access, config: RunnerConfig) -> tuple[bool, str]:
         found = [await client.instrument(name) for name in config.data.instruments]
     finally:
         await client.close()
-    return True, f"{access.target} answers, account {account} may trade, {len(found)} configured instruments found"
+    return (
+        True,
+        f"{access.target} answers, account {account} may trade, {len(found)} configured instruments found",
+    )

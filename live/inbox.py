@@ -1,8 +1,8 @@
 """The one queue in front of the engine: everything in the order of its arrival, bounded, books conflated.
 
-All producers run in the event loop's thread and stamp ``now_ns`` when they post, so arrival order is time order.
-Under pressure an older book of an instrument is skipped when a newer one already waits (a snapshot replaces a
-snapshot). Only market data may be dropped, and never silently; orders' news never is.
+All producers run in the event loop's thread and stamp ``now_ns`` when they post, so arrival order is time
+order. Under pressure an older book of an instrument is skipped when a newer one already waits (a snapshot
+replaces a snapshot). Only market data may be dropped, and never silently; orders' news never is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Latency histograms of bounded size: eight buckets per doubling, so a percentile is right within about 9 %."""
+"""Latency histograms of bounded size: eight buckets per doubling, percentiles right within about 9 %."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ class Latencies:
     def summary(self) -> Mapping[str, dict[str, int]]:
         return {
             stage: {
-                "n": h.n, "p50_us": h.percentile_us(0.5), "p99_us": h.percentile_us(0.99), "max_us": h.worst_us,
+                "n": h.n,
+                "p50_us": h.percentile_us(0.5),
+                "p99_us": h.percentile_us(0.99),
+                "max_us": h.worst_us,
             }
             for stage, h in sorted(self._stages.items())
-        }  # fmt: skip
+        }

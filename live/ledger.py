@@ -1,4 +1,4 @@
-"""What the session did, counted from the engine's own commands: orders, fills, refusals, holds, money.
+"""What the session did, counted from the engine's own commands: orders, fills, holds, money.
 
 The result is marked at the touch a position would leave by: a long at the bid, a short at the ask.
 """
@@ -15,8 +15,6 @@ from live.core.commands import (
     HoldChanged,
     PlaceOrder,
     PositionChanged,
-    RecordSignal,
-    Refuse,
 )
 from live.core.events import Book
 from live.core.holds import Hold
@@ -34,7 +32,6 @@ class Ledger:
         self._cost: dict[str, int] = {}
         self.positions: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
-        self.refusals: Counter[str] = Counter()
         self.realised_nano = 0
         self.fees_nano = 0
         self._open_holds: dict[tuple[str, str], Hold] = {}
@@ -44,7 +41,9 @@ class Ledger:
         self.to_ns = 0
 
     def restore_position(self, ticker: str, lots: int, cost_nano: int) -> None:
-        """A position carried over from an earlier session; its result so far belongs to that session's account."""
+        """A position carried over from an earlier session; its result so far belongs to that session's
+        account.
+        """
         if lots:
             self.positions[ticker], self._cost[ticker] = lots, cost_nano
 
@@ -59,12 +58,7 @@ class Ledger:
             self._touch[book.ticker] = (book.bid_px[0], book.ask_px[0])
 
     def on_command(self, command: Command) -> None:
-        if isinstance(command, RecordSignal):
-            self.counts["signals"] += 1
-        elif isinstance(command, Refuse):
-            # ``count`` stands for all alike since the last one told.
-            self.refusals[command.reason] += max(1, command.count)
-        elif isinstance(command, PlaceOrder):
+        if isinstance(command, PlaceOrder):
             self.counts["orders"] += 1
         elif isinstance(command, FillBooked):
             self.counts["fills"] += 1
@@ -118,9 +112,8 @@ class Ledger:
         gross, fees, net = self.result()
         return {
             "from_ns": self.from_ns, "to_ns": self.to_ns,
-            "books": self.counts["books"], "trades": self.counts["trades"], "signals": self.counts["signals"],
+            "books": self.counts["books"], "trades": self.counts["trades"],
             "orders": self.counts["orders"], "fills": self.counts["fills"],
-            "refusals": dict(sorted(self.refusals.items())),
             "gross_nano": gross, "fees_nano": fees, "net_nano": net,
             "open_positions": self.open_positions(),
             "holds": [*self._closed_holds, *(_hold_row(h, now_ns, lifted=False) for h in self.open_holds)],

@@ -1,11 +1,12 @@
-"""One event at a time: journal, pipeline, engine, executor. The only place that calls the engine while trading."""
+"""One event at a time: journal, pipeline, engine, executor. The only place that calls the engine while
+trading.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from live.core.commands import Command
 from live.core.engine import Engine
@@ -36,7 +37,9 @@ EVENTS_PER_TURN = 64
 
 @dataclass(slots=True)
 class EngineLoop:
-    """Feeds ``engine`` from ``inbox`` in arrival order; ``live.replay`` repeats exactly this from the journal."""
+    """Feeds ``engine`` from ``inbox`` in arrival order; ``live.replay`` repeats exactly this from the
+    journal.
+    """
 
     inbox: Inbox
     engine: Engine
@@ -50,7 +53,13 @@ class EngineLoop:
     last_book_mono_ns: int = 0
     next_model: ScoreModel | None = None
     """The verified ensemble that the next ``ModelSwapped`` event puts to work."""
+    signals_before: int = 0
+    refusals_before: dict[str, int] = field(default_factory=dict)
+    """Counters that the checkpoint brought along; they belong to earlier sessions."""
     _slow: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.signals_before, self.refusals_before = self.engine.signals, dict(self.engine.refusals)
 
     async def run(self) -> None:
         handled = 0
@@ -133,6 +142,18 @@ class EngineLoop:
             self.executor.carry_out(commands, arrived_ns)
 
     @property
+    def signals(self) -> int:
+        """Signals of this session."""
+        return self.engine.signals - self.signals_before
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """Refusals of this session by reason."""
+        before = self.refusals_before
+        counted = {reason: n - before.get(reason, 0) for reason, n in sorted(self.engine.refusals.items())}
+        return {reason: n for reason, n in counted.items() if n}
+
+    @property
     def at_rest(self) -> bool:
         """Nothing waits, nothing works at the broker."""
         return not len(self.inbox) and not self.engine.orders.all_working()
@@ -145,6 +166,3 @@ class EngineLoop:
     def closed(self) -> bool:
         """The exchange trades none of the instruments."""
         return len(self.not_tradable) == len(self.engine.instruments)
-
-    def snapshot(self) -> dict[str, Any]:
-        return self.engine.snapshot()

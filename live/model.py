@@ -1,4 +1,6 @@
-"""From a registry alias to a bundle that may trade: pulled, verified, golden rows replayed, not simulated for money."""
+"""From a registry alias to a bundle that may trade: pulled, verified, golden rows replayed, not simulated for
+money.
+"""
 
 from __future__ import annotations
 
@@ -73,21 +75,23 @@ def tickers(config: RunnerConfig, bundle: Bundle) -> tuple[str, ...]:
     missing = [ticker for ticker in wanted if ticker not in known]
     if missing:
         raise BundleError(
-            f"bundle {bundle.sha256[:12]} was not made for {', '.join(missing)}; it knows {', '.join(known)}. "
+            f"bundle {bundle.sha256[:12]} was not made for {', '.join(missing)}; it knows "
+            f"{', '.join(known)}. "
             "Change data.instruments or train for them"
         )
     return wanted
 
 
 def check_instruments(bundle: Bundle, found: dict[str, Instrument]) -> None:
-    """The broker's instruments must be those of the training: another tick or lot would mean another market."""
+    """The broker's instruments must be those of the training: another tick or lot is another market."""
     for ticker, instrument in found.items():
         trained = bundle.instruments[ticker]
         for name in ("class_code", "lot", "tick_nano", "kind"):
             ours, theirs = getattr(trained, name), getattr(instrument, name)
             if ours != theirs:
                 raise BundleError(
-                    f"{ticker}: the model was trained with {name} {ours}, the broker says {theirs}; train again"
+                    f"{ticker}: the model was trained with {name} {ours}, the broker says {theirs}; train "
+                    "again"
                 )
 
 

@@ -35,7 +35,13 @@ class Notifier:
     """A daemon thread that sends. ``dropped`` and ``last_error`` are shown in the status."""
 
     def __init__(
-        self, token: str, chat_id: str, *, sound: bool, prefix: str = "", api: str = "https://api.telegram.org"
+        self,
+        token: str,
+        chat_id: str,
+        *,
+        sound: bool,
+        prefix: str = "",
+        api: str = "https://api.telegram.org",
     ) -> None:
         self._url = f"{api}/bot{token}/sendMessage" if token and chat_id else ""
         self._chat_id, self._prefix = chat_id, prefix

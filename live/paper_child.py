@@ -81,9 +81,14 @@ async def start_exchange(
         command += [option, str(value)] if value is not None else []
     command += ["--tickers", ",".join(tickers)] if tickers else []
     with open(log, "wb") as output:
-        # Its own session: a Ctrl-C at the terminal must reach the runner first, which then stops the exchange.
+        # Its own session: a Ctrl-C at the terminal must reach the runner first, which then stops the
+        # exchange.
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
             preexec_fn=_die_with_parent,
         )
     child = PaperChild(process, path)

@@ -1,9 +1,9 @@
 """Fetching the bundle behind a registry alias with nothing but the standard library.
 
-Three kinds of address: ``sqlite:///path`` (an MLflow database, read-only SQL), ``http(s)://server`` (MLflow's REST
-interface) and ``file:///folder`` (a bundle folder, no registry). The registry is a pointer, never the trust root:
-what arrives is copied into ``<dest>/<manifest_sha256>/`` and then verified by ``models.bundle`` (signature, hashes,
-schema, expiry). Names are checked and sizes bounded before anything is written.
+Three kinds of address: ``sqlite:///path`` (an MLflow database, read-only SQL), ``http(s)://server`` (MLflow's
+REST interface) and ``file:///folder`` (a bundle folder, no registry). The registry is a pointer, never the
+trust root: what arrives is copied into ``<dest>/<manifest_sha256>/`` and then verified by ``models.bundle``
+(signature, hashes, schema, expiry). Names are checked and sizes bounded before anything is written.
 """
 
 from __future__ import annotations
@@ -67,18 +67,22 @@ def resolve(uri: str, model: str, alias: str) -> Resolved:
         folder = _folder(uri)
         manifest = folder / MANIFEST
         if not manifest.is_file():
-            raise RegistryError(f"{uri} is not a bundle folder: it holds no {MANIFEST}; build one with `dvc repro bundle`")
+            raise RegistryError(
+                f"{uri} is not a bundle folder: it holds no {MANIFEST}; build one with `dvc repro bundle`"
+            )
         return Resolved("folder", uri, hashlib.sha256(manifest.read_bytes()).hexdigest())
     raise RegistryError(
-        f"model.registry is {uri!r}; write sqlite:///path/mlflow.db, http://server:port or file:///bundle-folder"
+        f"model.registry is {uri!r}; write sqlite:///path/mlflow.db, http://server:port or "
+        "file:///bundle-folder"
     )
 
 
 def pull(uri: str, model: str, alias: str, dest: Path) -> PulledBundle:
-    """Copies the bundle behind ``alias`` into ``dest/<manifest_sha256>/`` (once: a copy that is there is kept).
+    """Copies the bundle behind ``alias`` into ``dest/<manifest_sha256>/`` (once: a copy that is there is
+    kept).
 
-    Raises RegistryError: registry unreachable, alias unknown (the existing ones are named), files missing, unsafe
-    names, too large, or a manifest that is not the one the registry claims.
+    Raises RegistryError: registry unreachable, alias unknown (the existing ones are named), files missing,
+    unsafe names, too large, or a manifest that is not the one the registry claims.
     """
     found = resolve(uri, model, alias)
     if _SHA.fullmatch(found.manifest_sha256) and (dest / found.manifest_sha256).is_dir():
@@ -91,7 +95,8 @@ def pull(uri: str, model: str, alias: str, dest: Path) -> PulledBundle:
         digest = hashlib.sha256((part / MANIFEST).read_bytes()).hexdigest()
         if found.manifest_sha256 and digest != found.manifest_sha256:
             raise RegistryError(
-                f"{model} version {found.version}: the registry promises manifest {found.manifest_sha256[:12]}, its files "
+                f"{model} version {found.version}: the registry promises manifest "
+                f"{found.manifest_sha256[:12]}, its files "
                 f"hold {digest[:12]}; the artifacts were overwritten: publish the bundle again"
             )
         target = dest / digest
@@ -135,13 +140,16 @@ def _source(uri: str, model: str, found: Resolved) -> _Source:
             "/api/2.0/mlflow-artifacts/artifacts?" + urllib.parse.urlencode({"path": root}),
         )
     raise RegistryError(
-        f"{model} version {found.version} lies at {location!r}; this runner reads file: and mlflow-artifacts: places only"
+        f"{model} version {found.version} lies at {location!r}; this runner reads file: and "
+        "mlflow-artifacts: places only"
     )
 
 
 def _local(folder: Path, location: str) -> _Source:
     if not folder.is_dir():
-        raise RegistryError(f"the registry points at {location}, which is not there (looked in {folder}); publish again")
+        raise RegistryError(
+            f"the registry points at {location}, which is not there (looked in {folder}); publish again"
+        )
 
     def names() -> list[str]:
         found = sorted(folder.iterdir())
@@ -160,7 +168,9 @@ def _remote(uri: str, url_of: Callable[[str], str], listing: str | None) -> _Sou
         if listing is not None:
             files = _get_json(base + listing, uri).get("files", [])
             if any(entry.get("is_dir") for entry in files):
-                raise RegistryError(f"{uri}: the model version holds folders; a bundle is a flat folder of files")
+                raise RegistryError(
+                    f"{uri}: the model version holds folders; a bundle is a flat folder of files"
+                )
             return [str(entry["path"]) for entry in files]
         with _get(base + url_of(MANIFEST), uri) as reply:
             manifest = json.loads(reply.read(MAX_REPLY_BYTES))
@@ -172,7 +182,9 @@ def _remote(uri: str, url_of: Callable[[str], str], listing: str | None) -> _Sou
 def _copy(source: _Source, target: Path) -> None:
     names = source.names()
     if MANIFEST not in names:
-        raise RegistryError(f"the model version holds no {MANIFEST} (found: {', '.join(names[:10]) or 'nothing'})")
+        raise RegistryError(
+            f"the model version holds no {MANIFEST} (found: {', '.join(names[:10]) or 'nothing'})"
+        )
     if len(names) > MAX_FILES:
         raise RegistryError(f"the model version holds {len(names)} files; a bundle has at most {MAX_FILES}")
     total = 0
@@ -185,7 +197,8 @@ def _copy(source: _Source, target: Path) -> None:
                 size += len(chunk)
                 if size > MAX_FILE_BYTES or total + size > MAX_BUNDLE_BYTES:
                     raise RegistryError(
-                        f"{name} makes the bundle too large (limits: {MAX_FILE_BYTES} bytes a file, {MAX_BUNDLE_BYTES} in all)"
+                        f"{name} makes the bundle too large (limits: {MAX_FILE_BYTES} bytes a file, "
+                        f"{MAX_BUNDLE_BYTES} in all)"
                     )
                 file.write(chunk)
             file.flush()
@@ -215,14 +228,18 @@ def _folder(uri: str) -> Path:
 
 def _sqlite_path(uri: str) -> Path:
     if not uri.startswith("sqlite:///"):
-        raise RegistryError(f"model.registry is {uri!r}; a database is written sqlite:///relative or sqlite:////absolute")
+        raise RegistryError(
+            f"model.registry is {uri!r}; a database is written sqlite:///relative or sqlite:////absolute"
+        )
     return Path(uri.removeprefix("sqlite:///").partition("?")[0])
 
 
 @contextmanager
 def _database(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
-        raise RegistryError(f"no registry database {path}; publish a bundle first (`scalper publish`) or set model.registry")
+        raise RegistryError(
+            f"no registry database {path}; publish a bundle first (`scalper publish`) or set model.registry"
+        )
     quoted = urllib.parse.quote(str(path.absolute()))
     connection = sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=TIMEOUT_S)
     try:
@@ -246,7 +263,11 @@ def _resolve_sqlite(path: Path, model: str, alias: str) -> Resolved:
     with _database(path) as connection:
         columns = {row[1] for row in connection.execute("PRAGMA table_info(registered_model_aliases)")}
         if "workspace" in columns:  # MLflow 3.10 and later keep one more key column
-            parts = {"tags": "t.workspace=v.workspace", "join": "v.workspace=a.workspace", "where": "a.workspace='default'"}
+            parts = {
+                "tags": "t.workspace=v.workspace",
+                "join": "v.workspace=a.workspace",
+                "where": "a.workspace='default'",
+            }
         else:
             parts = {"tags": "1=1", "join": "1=1", "where": "1=1"}
         row = connection.execute(_ALIAS_SQL.format(**parts), (model, alias)).fetchone()
@@ -257,13 +278,17 @@ def _resolve_sqlite(path: Path, model: str, alias: str) -> Resolved:
             raise _unknown_alias(model, alias, {str(a): str(v) for a, v in known}, str(path))
     version, status, location, stage, digest = row
     if stage == "Deleted_Internal":
-        raise RegistryError(f"alias {alias} of {model} points at version {version}, which was deleted; move the alias")
+        raise RegistryError(
+            f"alias {alias} of {model} points at version {version}, which was deleted; move the alias"
+        )
     return _resolved(model, alias, str(version), str(status), str(location or ""), digest)
 
 
 def _resolved(model: str, alias: str, version: str, status: str, location: str, digest: Any) -> Resolved:
     if status != "READY":
-        raise RegistryError(f"alias {alias} of {model} points at version {version} with status {status}; wait or move it")
+        raise RegistryError(
+            f"alias {alias} of {model} points at version {version} with status {status}; wait or move it"
+        )
     if not location:
         raise RegistryError(f"{model} version {version} has no files; publish the bundle again")
     return Resolved(version, location, str(digest or ""))
@@ -272,9 +297,12 @@ def _resolved(model: str, alias: str, version: str, status: str, location: str, 
 def _unknown_alias(model: str, alias: str, known: dict[str, str], where: str) -> RegistryError:
     if known:
         listing = ", ".join(f"{name} (version {version})" for name, version in known.items())
-        return RegistryError(f"{model} has no alias {alias!r} in {where}; it has: {listing}. Promote with `scalper promote`")
+        return RegistryError(
+            f"{model} has no alias {alias!r} in {where}; it has: {listing}. Promote with `scalper promote`"
+        )
     return RegistryError(
-        f"{model} has no alias at all in {where}, so not {alias!r}; publish with `scalper publish`, then `scalper promote`"
+        f"{model} has no alias at all in {where}, so not {alias!r}; publish with `scalper publish`, then "
+        "`scalper promote`"
     )
 
 
@@ -285,7 +313,9 @@ def _beside_database(database: Path, location: str) -> Path:
     if parts.scheme == "mlflow-artifacts":
         return _inside(artifacts, parts.path)
     if parts.scheme not in ("file", ""):
-        raise RegistryError(f"the registry points at {location!r}; with a database only file: places can be read")
+        raise RegistryError(
+            f"the registry points at {location!r}; with a database only file: places can be read"
+        )
     folder = _folder(location)
     if folder.is_dir():
         return folder
@@ -315,7 +345,12 @@ def _resolve_http(uri: str, model: str, alias: str) -> Resolved:
     query = urllib.parse.urlencode({"name": model, "version": version["version"]})
     location = _get_json(f"{base}/model-versions/get-download-uri?{query}", uri)["artifact_uri"]
     return _resolved(
-        model, alias, str(version["version"]), str(version.get("status")), location, tags.get("manifest.sha256")
+        model,
+        alias,
+        str(version["version"]),
+        str(version.get("status")),
+        location,
+        tags.get("manifest.sha256"),
     )
 
 
@@ -352,15 +387,20 @@ def _get(url: str, uri: str) -> Any:
     except urllib.error.HTTPError as error:
         with error:
             text = error.read(MAX_REPLY_BYTES).decode("utf-8", "replace")
-        if error.code in (400, 404) and ("RESOURCE_DOES_NOT_EXIST" in text or "INVALID_PARAMETER_VALUE" in text):
+        if error.code in (400, 404) and (
+            "RESOURCE_DOES_NOT_EXIST" in text or "INVALID_PARAMETER_VALUE" in text
+        ):
             raise _NotFound(f"the registry {server} does not know it: {text[:200]}") from None
         if error.code in (401, 403):
             raise RegistryError(
-                f"the registry {server} wants a login (HTTP {error.code}); write it as http://user:password@host:port"
+                f"the registry {server} wants a login (HTTP {error.code}); write it as "
+                "http://user:password@host:port"
             ) from None
         raise RegistryError(f"the registry {server} answered HTTP {error.code}: {text[:200]}") from None
     except (OSError, ValueError) as error:
-        raise RegistryError(f"the registry {server} does not answer ({error}); is `mlflow server` running there?") from None
+        raise RegistryError(
+            f"the registry {server} does not answer ({error}); is `mlflow server` running there?"
+        ) from None
 
 
 def _get_json(url: str, uri: str) -> dict[str, Any]:
@@ -369,4 +409,6 @@ def _get_json(url: str, uri: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except ValueError:
-        raise RegistryError(f"the registry {uri} answered something that is not JSON; is it an MLflow server?") from None
+        raise RegistryError(
+            f"the registry {uri} answered something that is not JSON; is it an MLflow server?"
+        ) from None

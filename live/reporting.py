@@ -69,7 +69,7 @@ class Reporter:
         holds = sorted({h.name + ("" if h.scope == "*" else f"({h.scope})") for h in self.loop.engine.holds})
         stamp = datetime.fromtimestamp(self.clock.now_ns() / SECOND_NS, UTC).strftime("%H:%M:%S")
         return (
-            f"{stamp} UTC  {rate:6.1f} books/s  signals {ledger.counts['signals']}  "
+            f"{stamp} UTC  {rate:6.1f} books/s  signals {self.loop.signals}  "
             f"orders {ledger.counts['orders']}  fills {ledger.counts['fills']}  {lots}  "
             f"net {roubles(ledger.result()[2])} RUB  holds: {', '.join(holds) or 'none'}{self.mark}"
         )
@@ -79,48 +79,67 @@ class Reporter:
         gross, fees, net = self.loop.ledger.result()
         book_ns, link, inbox = self.loop.last_book_mono_ns, self.link, self.loop.inbox
         return {
-            "session_id": self.session_id, "pid": os.getpid(), "wall_ns": time.time_ns(),
-            "market_ns": self.clock.now_ns(), "mode": self.mode, "model": self.follower.model.describe(),
+            "session_id": self.session_id,
+            "pid": os.getpid(),
+            "wall_ns": time.time_ns(),
+            "market_ns": self.clock.now_ns(),
+            "mode": self.mode,
+            "model": self.follower.model.describe(),
             "watermark": self.watermark,
             "connection": {
-                "up": link.up, "channel": link.channel, "reconnects": link.reconnects,
-                "last_error": link.last_error, "clock_skew_ns": link.market.clock_skew_ns,
+                "up": link.up,
+                "channel": link.channel,
+                "reconnects": link.reconnects,
+                "last_error": link.last_error,
+                "clock_skew_ns": link.market.clock_skew_ns,
                 "book_age_s": (time.monotonic_ns() - book_ns) / SECOND_NS if book_ns else None,
             },
             "queue": {"length": len(inbox), "conflated": inbox.conflated, "dropped": inbox.dropped},
             "storage": {"degraded": self.storage.degraded, "lost": self.storage.lost},
             "notifier": {"dropped": self.notifier.dropped, "last_error": self.notifier.last_error},
-            "counts": dict(self.loop.ledger.counts), "positions": self.loop.ledger.open_positions(),
-            "gross_nano": gross, "fees_nano": fees, "net_nano": net,
+            "counts": {**self.loop.ledger.counts, "signals": self.loop.signals},
+            "positions": self.loop.ledger.open_positions(),
+            "gross_nano": gross,
+            "fees_nano": fees,
+            "net_nano": net,
             "holds": [hold.to_dict() for hold in self.loop.engine.holds],
             "latency": self.loop.latencies.summary(),
-        }  # fmt: skip
+        }
 
     def record_equity(self) -> None:
         if not self.clock.anchored:
             return
         gross, fees, net = self.loop.ledger.result()
         fields = {
-            "session_id": self.session_id, "now_ns": self.clock.now_ns(), "gross_nano": gross, "fees_nano": fees,
+            "session_id": self.session_id,
+            "now_ns": self.clock.now_ns(),
+            "gross_nano": gross,
+            "fees_nano": fees,
             "net_nano": net,
-        }  # fmt: skip
+        }
         self.storage.put(Record("equity", fields))
 
     def summary(self, stop_reason: str, failure: BaseException | None) -> dict[str, Any]:
         """``runtime/session/<id>/summary.json``."""
         counted = self.loop.ledger.summary(self.clock.now_ns())
-        counted["refusals"] = dict(sorted(self.loop.engine.refusals.items()))
+        counted |= {"signals": self.loop.signals, "refusals": self.loop.refusals}
         inbox, journal = self.loop.inbox, self.loop.journal
         return {
-            "session_id": self.session_id, "mode": self.mode, "model": self.follower.model.describe(),
-            "watermark": self.watermark, "stop_reason": stop_reason,
+            "session_id": self.session_id,
+            "mode": self.mode,
+            "model": self.follower.model.describe(),
+            "watermark": self.watermark,
+            "stop_reason": stop_reason,
             "failure": f"{type(failure).__name__}: {failure}" if failure else None,
             **counted,
             "latency": self.loop.latencies.summary(),
-            "conflated": inbox.conflated, "dropped": inbox.dropped, "queue_longest": inbox.longest,
-            "reconnects": self.link.reconnects, "journal_lines_not_written": journal.not_written,
+            "conflated": inbox.conflated,
+            "dropped": inbox.dropped,
+            "queue_longest": inbox.longest,
+            "reconnects": self.link.reconnects,
+            "journal_lines_not_written": journal.not_written,
             "storage": {"degraded": self.storage.degraded, "lost": self.storage.lost},
-        }  # fmt: skip
+        }
 
 
 def closing_lines(summary: dict[str, Any], folder: Path) -> str:

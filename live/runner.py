@@ -1,9 +1,9 @@
 """The runner: one process, one event loop, one queue, one engine.
 
-Start: bundle (pulled, verified) -> storage, audit -> broker (account, instruments) -> checkpoint and what earlier
-sessions left unresolved -> streams -> reconciliation -> trading. Producers post events into the inbox; the engine loop
-takes them in order of arrival. Every task is supervised: one that fails stops trading with an audit line, a notice,
-the halt flag for the next start, and a non-zero exit.
+Start: bundle (pulled, verified) -> storage, audit -> broker (account, instruments) -> checkpoint and what
+earlier sessions left unresolved -> streams -> reconciliation -> trading. Producers post events into the
+inbox; the engine loop takes them in order of arrival. Every task is supervised: one that fails stops trading
+with an audit line, a notice, the halt flag for the next start, and a non-zero exit.
 """
 
 from __future__ import annotations
@@ -108,9 +108,11 @@ class Runner:
         with ExitStack() as stack:
             stack.callback(RunnerLock(self.runtime).release)
             self.notifier = Notifier(
-                self.config.notifications.token, self.config.notifications.chat_id,
-                sound=self.config.notifications.sound, prefix=f"[{self.mode}] ",
-            )  # fmt: skip
+                self.config.notifications.token,
+                self.config.notifications.chat_id,
+                sound=self.config.notifications.sound,
+                prefix=f"[{self.mode}] ",
+            )
             stack.callback(self.notifier.close)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -127,7 +129,8 @@ class Runner:
 
     def _on_signal(self, number: int) -> None:
         if self._stop_reason:
-            # Asked twice: leave at once. Orders and positions stay at the broker; the next start takes them over.
+            # Asked twice: leave at once. Orders and positions stay at the broker; the next start takes them
+            # over.
             if self._child is not None:
                 self._child.kill()
             os._exit(128 + number)
@@ -157,7 +160,9 @@ class Runner:
         access = await self._access()
         models_.check_expiry(self.model, self.clock.now_ns())
         fallback = self.runtime / "signals.fallback.jsonl"
-        self.storage = Storage.open(Path(config.storage.path), fallback, retention_days=config.storage.retention_days)
+        self.storage = Storage.open(
+            Path(config.storage.path), fallback, retention_days=config.storage.retention_days
+        )
         stack.callback(self.storage.close)
         self.audit = AuditLog(self.runtime / "audit.log", self.session_id)
         stack.callback(self.audit.close)
@@ -176,7 +181,9 @@ class Runner:
         if config.system.mode != "paper":
             self.clock = MarketClock.wall()
             broker = config.broker
-            target = config.connectivity.primary.target or broker.target or OFFICIAL_TARGETS[config.system.mode]
+            target = (
+                config.connectivity.primary.target or broker.target or OFFICIAL_TARGETS[config.system.mode]
+            )
             return Access(target, broker.token, broker.account_id, broker.ca_path, app_name=broker.app_name)
         endpoint = running_endpoint(Path(config.paper.endpoint))
         if endpoint is None:
@@ -185,9 +192,12 @@ class Runner:
             if from_ns is None:
                 from_ns = int(self.model.bundle.manifest["live_from_ns"])
             self._child, endpoint = await start_exchange(
-                config.paper, tickers=self.tickers, from_ns=from_ns, to_ns=config.paper.to_ns,
+                config.paper,
+                tickers=self.tickers,
+                from_ns=from_ns,
+                to_ns=config.paper.to_ns,
                 log=self.runtime / "paper" / "exchange.log",
-            )  # fmt: skip
+            )
         self._endpoint = endpoint
         self.clock = MarketClock(endpoint.market_start_ns, endpoint.speed)
         return endpoint.access
@@ -205,7 +215,9 @@ class Runner:
         self.client.set_fees(self.fee_ppm)
 
     def _build(self) -> None:
-        """Engine and everything around it; the checkpoint is restored here, because the journal begins with it."""
+        """Engine and everything around it; the checkpoint is restored here, because the journal begins with
+        it.
+        """
         config = self.config
         ensemble = models_.ensemble(self.model, self.tickers)
         params = model_params(ensemble)
@@ -229,51 +241,92 @@ class Runner:
             for hold in engine.holds:
                 ledger.restore_hold(hold)
         executor = Executor(
-            desk=desk, storage=self.storage, audit=self.audit, notifier=self.notifier, ledger=ledger,
-            latencies=latencies, clock=self.clock, instruments=self.instruments, session_id=self.session_id,
-            post=self.post, spawn=self._spawn, want_reconcile=lambda reason: self._reconcile_wanted.set(),
+            desk=desk,
+            storage=self.storage,
+            audit=self.audit,
+            notifier=self.notifier,
+            ledger=ledger,
+            latencies=latencies,
+            clock=self.clock,
+            instruments=self.instruments,
+            session_id=self.session_id,
+            post=self.post,
+            spawn=self._spawn,
+            want_reconcile=lambda reason: self._reconcile_wanted.set(),
             shadow=shadow is not None,
-        )  # fmt: skip
+        )
         if shadow is not None:
             shadow.on_report = executor.report
         header = Header(
-            self.session_id, self.session_key, engine_config, self.instruments, params, self.watermark,
+            self.session_id,
+            self.session_key,
+            engine_config,
+            self.instruments,
+            params,
+            self.watermark,
             self.restored.body,
-        )  # fmt: skip
+        )
         self.loop = EngineLoop(
-            self.inbox, engine,
+            self.inbox,
+            engine,
             SignalPipeline(self.tickers, ensemble, self.session_key, clock_ns=time.monotonic_ns),
-            JournalWriter(self.session_dir, header), executor, ledger, latencies, shadow,
-        )  # fmt: skip
+            JournalWriter(self.session_dir, header),
+            executor,
+            ledger,
+            latencies,
+            shadow,
+        )
         self._build_edges(config)
 
     def _build_edges(self, config: RunnerConfig) -> None:
         """Connection, pollers, reports."""
         connectivity = config.connectivity
-        backup = replace(self.client.access, target=connectivity.backup.target) if connectivity.backup.target else None
+        backup = (
+            replace(self.client.access, target=connectivity.backup.target)
+            if connectivity.backup.target
+            else None
+        )
         self.link = Link(
-            self.client, {i.uid: i for i in self.instruments.values()}, self.clock, self._from_link, self._on_report,
-            depth=config.data.depth, backup=backup,
+            self.client,
+            {i.uid: i for i in self.instruments.values()},
+            self.clock,
+            self._from_link,
+            self._on_report,
+            depth=config.data.depth,
+            backup=backup,
             policy=Policy(connectivity.failure_threshold, connectivity.recovery_message_count),
-        )  # fmt: skip
+        )
         override = config.manual_override
         self.flag = OverrideFlag(Path(override.flag_path), override.auto_resume_minutes * 60)
         self.follower = AliasFollower(
             config, self.model, self.instruments, self.loop, self.clock, self.notifier, self.post, self._audit
         )
         self.reporter = Reporter(
-            self.session_id, self.mode, self.watermark, self.loop, self.link, self.clock, self.storage, self.notifier,
+            self.session_id,
+            self.mode,
+            self.watermark,
+            self.loop,
+            self.link,
+            self.clock,
+            self.storage,
+            self.notifier,
             self.follower,
-        )  # fmt: skip
+        )
 
     async def _open_session(self) -> None:
         if self.restored.halt:
             self._halt(self.restored.halt)
         fields = {
-            "session_id": self.session_id, "session_key": self.session_key, "mode": self.mode,
-            "account": self.account_ref, "alias": self.model.alias, "model_version": self.model.version,
-            "manifest_sha256": self.model.sha256, "watermark": self.watermark, "started_wall_ns": time.time_ns(),
-        }  # fmt: skip
+            "session_id": self.session_id,
+            "session_key": self.session_key,
+            "mode": self.mode,
+            "account": self.account_ref,
+            "alias": self.model.alias,
+            "model_version": self.model.version,
+            "manifest_sha256": self.model.sha256,
+            "watermark": self.watermark,
+            "started_wall_ns": time.time_ns(),
+        }
         await self.storage.commit(
             Record("sessions", fields), Record("meta", {"key": "session_id", "value": self.session_id})
         )
@@ -282,9 +335,15 @@ class Runner:
             self.post(override)  # before anything else: a halted start sends nothing
         since_ns = None if self.restored.body is None else int(self.restored.body["now_ns"])
         takeover.adopt_orders(
-            self.storage, self.account_ref, self.tickers, since_ns, now_ns,
-            post=self.post, remember=self.loop.executor.remember, audit=self._audit,
-        )  # fmt: skip
+            self.storage,
+            self.account_ref,
+            self.tickers,
+            since_ns,
+            now_ns,
+            post=self.post,
+            remember=self.loop.executor.remember,
+            audit=self._audit,
+        )
 
     # ---- trading ----
 
@@ -293,9 +352,14 @@ class Runner:
         gc.collect()
         gc.freeze()  # what lives for ever is never looked at again by the collector
         self._audit(
-            "SESSION", "SESSION_STARTED", mode=self.mode, alias=self.model.alias, version=self.model.version,
-            manifest=self.model.sha256, watermark=self.watermark,
-        )  # fmt: skip
+            "SESSION",
+            "SESSION_STARTED",
+            mode=self.mode,
+            alias=self.model.alias,
+            version=self.model.version,
+            manifest=self.model.sha256,
+            watermark=self.watermark,
+        )
         self._say(self.reporter.headline())
         try:
             async with asyncio.TaskGroup() as group:
@@ -312,16 +376,23 @@ class Runner:
         if failure is None:
             return 0
         if isinstance(failure, ScalperError):
-            raise ComponentFailed(f"{failure} (trading stopped; see {self.runtime / 'audit.log'})") from failure
+            raise ComponentFailed(
+                f"{failure} (trading stopped; see {self.runtime / 'audit.log'})"
+            ) from failure
         raise failure
 
     def _components(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {
-            "engine": self.loop.run(), "link": self.link.run(), "timer": self._timer_task(),
-            "reconcile": self._reconcile_task(), "override": self._override_task(),
-            "checkpoint": self._checkpoint_task(), "status": self._status_task(), "registry": self.follower.run(),
+            "engine": self.loop.run(),
+            "link": self.link.run(),
+            "timer": self._timer_task(),
+            "reconcile": self._reconcile_task(),
+            "override": self._override_task(),
+            "checkpoint": self._checkpoint_task(),
+            "status": self._status_task(),
+            "registry": self.follower.run(),
             "exchange": self._exchange_task(),
-        }  # fmt: skip
+        }
 
     def post(self, event: Event) -> None:
         """The way into the engine. A market event that finds the queue full is counted, and told once."""
@@ -361,7 +432,7 @@ class Runner:
             self.request_stop(END_OF_RECORDING)
 
     async def _reconcile_task(self) -> None:
-        """Reads the account whenever somebody wants it: at the start, after reconnects, after disagreements."""
+        """Reads the account when somebody wants it: at the start, after reconnects and disagreements."""
         while True:
             await self._reconcile_wanted.wait()
             self._reconcile_wanted.clear()
@@ -381,7 +452,9 @@ class Runner:
             self._audit("RISK", "ODD_UNITS", ticker=ticker, units=units)
         for order in state.open_orders:
             self.loop.executor.remember(order.client_order_id, order.exchange_order_id)
-        self.post(Reconciled(self.clock.now_ns(), state.positions, state.open_orders, state.cash_nano, asked_ns))
+        self.post(
+            Reconciled(self.clock.now_ns(), state.positions, state.open_orders, state.cash_nano, asked_ns)
+        )
 
     async def _override_task(self) -> None:
         while True:
@@ -402,7 +475,11 @@ class Runner:
                 last = time.monotonic()
 
     async def _save_checkpoint(self) -> None:
-        body = {"session_id": self.session_id, "account": self.account_ref, "engine": self.loop.snapshot()}
+        body = {
+            "session_id": self.session_id,
+            "account": self.account_ref,
+            "engine": self.loop.engine.snapshot(),
+        }
         try:
             await asyncio.to_thread(checkpoint.save, self.checkpoint_path, body)
         except OSError as error:
@@ -470,7 +547,11 @@ class Runner:
         await self.client.close()
         self.loop.journal.close()
         write_json(self.session_dir / "summary.json", summary)
-        fields = {"session_id": self.session_id, "ended_wall_ns": time.time_ns(), "summary": json.dumps(summary)}
+        fields = {
+            "session_id": self.session_id,
+            "ended_wall_ns": time.time_ns(),
+            "summary": json.dumps(summary),
+        }
         self.storage.put(Record("sessions", fields))
         reason = self._stop_reason or "failure"
         self._audit("SESSION", "SESSION_ENDED", reason=reason, net_nano=summary["net_nano"])
@@ -486,12 +567,17 @@ class Runner:
     def account_ref(self) -> str:
         """Whose orders and positions a checkpoint speaks of. Every embedded exchange is another account."""
         instance = f":{self._endpoint.pid}-{self._endpoint.access.token[:8]}" if self._endpoint else ""
-        return f"{self.config.system.mode}:{self.client.account_id}{instance}{':shadow' if self.options.shadow else ''}"
+        shadow = ":shadow" if self.options.shadow else ""
+        return f"{self.config.system.mode}:{self.client.account_id}{instance}{shadow}"
 
     @property
     def watermark(self) -> str:
         """SIMULATED as soon as the model or the market is."""
-        return models_.SIMULATED if self._endpoint and self._endpoint.watermark == models_.SIMULATED else self.model.watermark
+        return (
+            models_.SIMULATED
+            if self._endpoint and self._endpoint.watermark == models_.SIMULATED
+            else self.model.watermark
+        )
 
     def _say(self, text: str) -> None:
         if not self.options.quiet:

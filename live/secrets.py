@@ -28,9 +28,11 @@ class KeyManager:
 
     @classmethod
     def generate(cls, path: Path, *, force: bool = False) -> Self:
-        """Writes a new key to ``path`` (mode 0600). Refuses to replace one: what it encrypted would be lost."""
+        """Writes a new key to ``path`` (mode 0600); refuses to replace one: what it encrypted would be lost."""
         if path.exists() and not force:
-            raise ConfigError(f"{path} exists; a new key could not open what the old one encrypted (--force replaces it)")
+            raise ConfigError(
+                f"{path} exists; a new key could not open what the old one encrypted (--force replaces it)"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         key = Fernet.generate_key()
         part = path.with_name(path.name + ".part")
@@ -51,7 +53,8 @@ class KeyManager:
             key = path.read_bytes().strip()
         except OSError as error:
             raise ConfigError(
-                f"cannot read the Fernet key {path} ({error.strerror}); set security.key_path or run `live-runner keygen`"
+                f"cannot read the Fernet key {path} ({error.strerror}); set security.key_path or run "
+                "`live-runner keygen`"
             ) from None
         if mode & 0o077:
             raise ConfigError(f"others can read the key {path}; run `chmod 600 {path}`")
@@ -67,6 +70,7 @@ class KeyManager:
             return self._fernet.decrypt(value.removeprefix(PREFIX).encode()).decode()
         except (InvalidToken, ValueError):
             raise ConfigError(
-                f"{name} cannot be decrypted with {self._origin}: the value was altered or made with another key; "
+                f"{name} cannot be decrypted with {self._origin}: the value was altered or made with another "
+                "key; "
                 "encrypt it again with `live-runner encrypt`"
             ) from None

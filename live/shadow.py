@@ -1,7 +1,7 @@
 """Shadow trading: the runner as it is, its orders recorded and filled in imagination, none ever sent.
 
-``ShadowDesk`` answers like a broker but holds no connection at all, so there is nothing it could send with. It fills
-orders by ``live.simbroker`` from the runner's own market events.
+``ShadowDesk`` answers like a broker but holds no connection at all, so there is nothing it could send with.
+It fills orders by ``live.simbroker`` from the runner's own market events.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ class ShadowDesk:
     """The ``OrderDesk`` of shadow mode. ``on_report`` gets the imagined answers."""
 
     def __init__(
-        self, instruments: Mapping[str, Instrument], fee_ppm: Mapping[str, int], latency_ns: int, clock: MarketClock
+        self,
+        instruments: Mapping[str, Instrument],
+        fee_ppm: Mapping[str, int],
+        latency_ns: int,
+        clock: MarketClock,
     ) -> None:
         self._sim = SimBroker(instruments, fee_ppm, latency_ns)
         self._clock = clock
@@ -42,8 +46,10 @@ class ShadowDesk:
     async def query(self, client_order_id: str, exchange_order_id: str = "") -> OrderReport | None:
         if client_order_id not in self._orders:
             # An order of an earlier shadow session: it existed only in that process.
-            return OrderReport(client_order_id, "CANCELLED", reason="the shadow session that imagined it is over")
-        self._sim.send(QueryOrder(client_order_id), self._clock.now_ns())
+            return OrderReport(
+                client_order_id, "CANCELLED", reason="the shadow session that imagined it is over"
+            )
+        self._sim.send(QueryOrder(client_order_id, 1), self._clock.now_ns())
         return None
 
     async def state(self) -> AccountState:
@@ -52,7 +58,9 @@ class ShadowDesk:
             last = self._last.get(key)
             if last is not None and last.status in ("NEW", "PARTIAL"):
                 working.append(
-                    OpenOrder(key, last.exchange_order_id, order.ticker, order.side, order.lots, last.lots_executed)
+                    OpenOrder(
+                        key, last.exchange_order_id, order.ticker, order.side, order.lots, last.lots_executed
+                    )
                 )
         return AccountState({t: n for t, n in self._positions.items() if n}, tuple(working), 0, {})
 
@@ -79,10 +87,17 @@ class ShadowDesk:
                 key = f"{update.client_order_id}/{fill.trade_id}"
                 if key not in self._booked:
                     self._booked.add(key)
-                    self._positions[order.ticker] = self._positions.get(order.ticker, 0) + order.side * fill.lots
+                    self._positions[order.ticker] = (
+                        self._positions.get(order.ticker, 0) + order.side * fill.lots
+                    )
             self.on_report(
                 OrderReport(
-                    update.client_order_id, update.status, update.exchange_order_id, update.lots_executed,
-                    update.fills, update.reason, ticker=order.ticker,
-                )  # fmt: skip
+                    update.client_order_id,
+                    update.status,
+                    update.exchange_order_id,
+                    update.lots_executed,
+                    update.fills,
+                    update.reason,
+                    ticker=order.ticker,
+                )
             )

@@ -95,8 +95,10 @@ class SimBroker:
 
     def next_ns(self) -> int | None:
         """When the next command arrives or the next answer is due; None when nothing is on its way."""
-        due = [queue[0][0] for queue in (self._arrivals, self._answers) if queue]
-        return min(due, default=None)
+        if not self._arrivals:
+            return self._answers[0][0] if self._answers else None
+        first = self._arrivals[0][0]
+        return min(first, self._answers[0][0]) if self._answers else first
 
     def poll(self, now_ns: int) -> list[OrderUpdate]:
         """Let everything that is due by ``now_ns`` happen; the answers that have reached us, stamped when

@@ -25,7 +25,9 @@ def read(runtime: Path) -> dict[str, Any]:
     try:
         status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NoStatus(f"no runner has worked in {runtime} yet; start one with `live-runner --model prod`") from None
+        raise NoStatus(
+            f"no runner has worked in {runtime} yet; start one with `live-runner --model prod`"
+        ) from None
     except (OSError, ValueError) as error:
         raise NoStatus(f"{path} cannot be read: {error}") from None
     age_s = time.time() - status["wall_ns"] / SECOND_NS
@@ -58,18 +60,22 @@ def lines(status: dict[str, Any], flag: str | None) -> list[str]:
         + ("never" if age is None else f"{age:.1f} s ago")
         + f", {'connected' if connection['up'] else 'DISCONNECTED'} ({connection['channel']}), "
         f"{connection['reconnects']} reconnects",
-        f"trading     signals {counts.get('signals', 0)}, orders {counts.get('orders', 0)}, fills {counts.get('fills', 0)}",
+        f"trading     signals {counts.get('signals', 0)}, orders {counts.get('orders', 0)}, fills "
+        f"{counts.get('fills', 0)}",
         f"result      gross {status['gross_nano'] / 1e9:+.2f}, fees {status['fees_nano'] / 1e9:.2f}, "
         f"net {status['net_nano'] / 1e9:+.2f} RUB{mark}",
     ]
     positions = status["positions"]
-    text.append("positions   " + (", ".join(f"{t} {p['lots']:+d} lots" for t, p in positions.items()) or "flat"))
+    text.append(
+        "positions   " + (", ".join(f"{t} {p['lots']:+d} lots" for t, p in positions.items()) or "flat")
+    )
     if flag is not None:
         text.append(f"HALTED      by the flag file: {flag}")
     for hold in status["holds"]:
         scope = "" if hold["scope"] == "*" else f" {hold['scope']}"
         text.append(
-            f"hold        {hold['name']}{scope} ({hold['severity']}): {hold['reason']}; until {hold['lifts_when']}"
+            f"hold        {hold['name']}{scope} ({hold['severity']}): {hold['reason']}; until "
+            f"{hold['lifts_when']}"
         )
     if not status["holds"]:
         text.append("holds       none")

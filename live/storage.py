@@ -1,12 +1,13 @@
 """The runner's SQLite: intentions before the wire, and everything a person asks about afterwards.
 
 One thread owns the only writing connection. It takes whatever waits in a bounded queue, writes it in one
-transaction and commits with ``synchronous=FULL``, so one disk flush serves many records. ``intent`` returns only
-after that commit. When SQLite cannot be written, the same records go to a JSON-lines file (flushed to disk, so an
-intention stays an intention) and are merged back as soon as SQLite takes writes again. Readers open their own
-read-only connections and can never block the writer (WAL).
+transaction and commits with ``synchronous=FULL``, so one disk flush serves many records. ``intent`` returns
+only after that commit. When SQLite cannot be written, the same records go to a JSON-lines file (flushed to
+disk, so an intention stays an intention) and are merged back as soon as SQLite takes writes again. Readers
+open their own read-only connections and can never block the writer (WAL).
 
-Statements are upserts keyed by natural keys, so writing a record twice (a merge after a crash) changes nothing.
+Statements are upserts keyed by natural keys, so writing a record twice (a merge after a crash) changes
+nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from live.storage_schema import KEYS, SCHEMA, SCHEMA_VERSION, Record, statement
 from market.errors import ScalperError
 
-SCHEMA_VERSION = 1
 MAX_QUEUE = 50_000
 """Records waiting for the writer; more means the disk is gone, and intentions are refused."""
 MAX_BATCH = 2_000
@@ -37,97 +38,11 @@ MAX_NS = (1 << 63) - 1
 FINAL_STATUSES = ("FILLED", "CANCELLED", "REJECTED", "NOT_SENT", "SHADOW")
 """Statuses of orders about which the broker has nothing more to say."""
 
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE sessions(session_id TEXT PRIMARY KEY, session_key TEXT, mode TEXT, account TEXT, alias TEXT, model_version TEXT,
-    manifest_sha256 TEXT, watermark TEXT, started_wall_ns INTEGER, ended_wall_ns INTEGER, summary TEXT);
-CREATE TABLE signals(session_id TEXT, trace_id TEXT, now_ns INTEGER, ticker TEXT, side INTEGER, source TEXT,
-    p_down_e6 INTEGER, p_flat_e6 INTEGER, p_up_e6 INTEGER, expected_move_millibps INTEGER, cost_millibps INTEGER,
-    edge_millibps INTEGER, confidence_e6 INTEGER, outcome TEXT, PRIMARY KEY(session_id, trace_id));
-CREATE TABLE orders(client_order_id TEXT PRIMARY KEY, session_id TEXT, trace_id TEXT, ticker TEXT, side INTEGER,
-    lots INTEGER, order_type TEXT, price_ticks INTEGER, tif TEXT, reduce_only INTEGER, reason TEXT,
-    status TEXT NOT NULL, exchange_order_id TEXT NOT NULL DEFAULT '', lots_executed INTEGER NOT NULL DEFAULT 0,
-    created_ns INTEGER, updated_ns INTEGER, note TEXT NOT NULL DEFAULT '');
-CREATE TABLE fills(client_order_id TEXT, trade_id TEXT, session_id TEXT, ticker TEXT, side INTEGER,
-    price_ticks INTEGER, lots INTEGER, fee_nano INTEGER, realised_nano INTEGER, now_ns INTEGER,
-    PRIMARY KEY(client_order_id, trade_id));
-CREATE TABLE positions(session_id TEXT, ticker TEXT, lots INTEGER, cost_nano INTEGER, stop_ticks INTEGER,
-    realised_nano INTEGER, fees_nano INTEGER, updated_ns INTEGER, PRIMARY KEY(session_id, ticker));
-CREATE TABLE trips(session_id TEXT, trace_id TEXT, ticker TEXT, side INTEGER, lots INTEGER, entry_ns INTEGER,
-    exit_ns INTEGER, gross_nano INTEGER, fees_nano INTEGER, net_nano INTEGER, exit_reason TEXT,
-    PRIMARY KEY(session_id, ticker, entry_ns, exit_ns));
-CREATE TABLE holds(session_id TEXT, name TEXT, scope TEXT, raised_ns INTEGER, severity TEXT, reason TEXT,
-    lifted_ns INTEGER, PRIMARY KEY(session_id, name, scope, raised_ns));
-CREATE TABLE equity(session_id TEXT, now_ns INTEGER, gross_nano INTEGER, fees_nano INTEGER, net_nano INTEGER,
-    PRIMARY KEY(session_id, now_ns));
-CREATE INDEX signals_by_time ON signals(session_id, now_ns);
-CREATE INDEX orders_by_time ON orders(session_id, created_ns);
-CREATE INDEX fills_by_time ON fills(session_id, now_ns);
-CREATE INDEX orders_by_status ON orders(status);
-"""
-
-_COLUMNS: dict[str, tuple[str, ...]] = {
-    "meta": ("key", "value"),
-    "sessions": ("session_id", "session_key", "mode", "account", "alias", "model_version", "manifest_sha256", "watermark",
-                 "started_wall_ns", "ended_wall_ns", "summary"),
-    "signals": ("session_id", "trace_id", "now_ns", "ticker", "side", "source", "p_down_e6", "p_flat_e6", "p_up_e6",
-                "expected_move_millibps", "cost_millibps", "edge_millibps", "confidence_e6", "outcome"),
-    "orders": ("client_order_id", "session_id", "trace_id", "ticker", "side", "lots", "order_type", "price_ticks",
-               "tif", "reduce_only", "reason", "status", "exchange_order_id", "lots_executed", "created_ns",
-               "updated_ns", "note"),
-    "fills": ("client_order_id", "trade_id", "session_id", "ticker", "side", "price_ticks", "lots", "fee_nano",
-              "realised_nano", "now_ns"),
-    "positions": ("session_id", "ticker", "lots", "cost_nano", "stop_ticks", "realised_nano", "fees_nano",
-                  "updated_ns"),
-    "trips": ("session_id", "trace_id", "ticker", "side", "lots", "entry_ns", "exit_ns", "gross_nano", "fees_nano",
-              "net_nano", "exit_reason"),
-    "holds": ("session_id", "name", "scope", "raised_ns", "severity", "reason", "lifted_ns"),
-    "equity": ("session_id", "now_ns", "gross_nano", "fees_nano", "net_nano"),
-}  # fmt: skip
-_KEYS: dict[str, tuple[str, ...]] = {
-    "meta": ("key",), "sessions": ("session_id",), "signals": ("session_id", "trace_id"),
-    "orders": ("client_order_id",), "fills": ("client_order_id", "trade_id"), "positions": ("session_id", "ticker"),
-    "trips": ("session_id", "ticker", "entry_ns", "exit_ns"),
-    "holds": ("session_id", "name", "scope", "raised_ns"), "equity": ("session_id", "now_ns"),
-}  # fmt: skip
+__all__ = ["FINAL_STATUSES", "Record", "Storage", "StorageError", "reader", "unresolved_orders"]
 
 
 class StorageError(ScalperError):
     """Neither SQLite nor the fallback file takes a record, or the database is of another version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row to insert, or (where the key exists) the columns to change. ``fields`` must hold the key."""
-
-    table: str
-    fields: Mapping[str, Any]
-    must_be_new: bool = False
-    """Refuse the record (StorageError to its writer) if its key exists: an order is written before it is sent, once."""
-
-
-def _statement(record: Record) -> tuple[str, list[Any]]:
-    columns = list(record.fields)
-    unknown = set(columns) - set(_COLUMNS[record.table])
-    if unknown:
-        raise ValueError(f"{record.table} has no column {', '.join(sorted(unknown))}")
-    keys = _KEYS[record.table]
-    values = [record.fields[c] for c in columns]
-    if record.table == "orders" and "lots" not in record.fields:
-        # An update of an order that must exist: an intention is never invented from an update.
-        changed = [c for c in columns if c not in keys]
-        sets = ", ".join(f"{c}=?" for c in changed)
-        return (
-            f"UPDATE orders SET {sets} WHERE client_order_id=?",
-            [record.fields[c] for c in changed] + [record.fields["client_order_id"]],
-        )
-    changed = [] if record.must_be_new else [c for c in columns if c not in keys]
-    action = "UPDATE SET " + ", ".join(f"{c}=excluded.{c}" for c in changed) if changed else "NOTHING"
-    places = ", ".join("?" * len(columns))
-    return (
-        f"INSERT INTO {record.table}({', '.join(columns)}) VALUES({places}) ON CONFLICT({', '.join(keys)}) DO {action}",
-        values,
-    )
 
 
 @dataclass(slots=True)
@@ -185,7 +100,9 @@ class Storage:
         return self.commit(Record("orders", {**order, "status": "INTENT"}, must_be_new=True))
 
     def commit(self, *records: Record) -> asyncio.Future[None]:
-        """Queues records at once; the future is done when they are on the disk (StorageError: nothing took them)."""
+        """Queues records at once; the future is done when they are on the disk (StorageError: nothing took
+        them).
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
@@ -197,10 +114,15 @@ class Storage:
             else:
                 future.set_exception(error)
 
+        def done(error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(settle, error)
+
         try:
-            self._queue.put_nowait(_Work(records, lambda error: loop.call_soon_threadsafe(settle, error)))
+            self._queue.put_nowait(_Work(records, done))
         except queue.Full:
-            raise StorageError(f"the storage queue is full ({MAX_QUEUE} records): the order is not sent") from None
+            raise StorageError(
+                f"the storage queue is full ({MAX_QUEUE} records): the order is not sent"
+            ) from None
         return future
 
     def close(self) -> None:
@@ -218,7 +140,8 @@ class Storage:
             self._merge()
         except sqlite3.Error as error:
             self._open_error = StorageError(
-                f"cannot open the database {self.path}: {error}; check the disk and the rights, or set storage.path"
+                f"cannot open the database {self.path}: {error}; check the disk and the rights, or set "
+                "storage.path"
             )
         except StorageError as error:
             self._open_error = error
@@ -283,7 +206,7 @@ class Storage:
         try:
             connection.execute("BEGIN IMMEDIATE")
             for record in records:
-                cursor = connection.execute(*_statement(record))
+                cursor = connection.execute(*statement(record))
                 if record.must_be_new and cursor.rowcount == 0:
                     refused.add(id(record))
             connection.execute("COMMIT")
@@ -295,7 +218,8 @@ class Storage:
 
     def _append_fallback(self, records: Iterable[Record]) -> BaseException | None:
         lines = "".join(
-            json.dumps({"table": r.table, "fields": dict(r.fields)}, separators=(",", ":")) + "\n" for r in records
+            json.dumps({"table": r.table, "fields": dict(r.fields)}, separators=(",", ":")) + "\n"
+            for r in records
         )
         try:
             with open(self.fallback, "a", encoding="utf-8") as file:
@@ -303,7 +227,9 @@ class Storage:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            return StorageError(f"neither {self.path} ({self.degraded}) nor {self.fallback} ({error}) can be written")
+            return StorageError(
+                f"neither {self.path} ({self.degraded}) nor {self.fallback} ({error}) can be written"
+            )
         return None
 
     def _merge_back(self) -> None:
@@ -331,7 +257,9 @@ class Storage:
             records, damaged = _parse_fallback(text)
             self._commit([*records, Record("meta", {"key": "merged_fallback", "value": digest})])
             if damaged:
-                with open(self.fallback.with_name(self.fallback.name + ".damaged"), "a", encoding="utf-8") as file:
+                with open(
+                    self.fallback.with_name(self.fallback.name + ".damaged"), "a", encoding="utf-8"
+                ) as file:
                     file.writelines(line + "\n" for line in damaged)
         self.fallback.unlink()
 
@@ -345,12 +273,13 @@ class Storage:
                 connection.execute(f"DELETE FROM {table} WHERE session_id IN {old}", (limit,))
             finals = ",".join("?" * len(FINAL_STATUSES))
             connection.execute(
-                f"DELETE FROM orders WHERE session_id IN {old} AND status IN ({finals})", (limit, *FINAL_STATUSES)
+                f"DELETE FROM orders WHERE session_id IN {old} AND status IN ({finals})",
+                (limit, *FINAL_STATUSES),
             )
 
 
 def _already_there(record: Record) -> StorageError:
-    key = record.fields[_KEYS[record.table][0]]
+    key = record.fields[KEYS[record.table][0]]
     return StorageError(f"{record.table[:-1]} {key} was written before; it is not sent again")
 
 
@@ -360,7 +289,7 @@ def _parse_fallback(text: str) -> tuple[list[Record], list[str]]:
         try:
             content = json.loads(line)
             record = Record(content["table"], content["fields"])
-            _statement(record)
+            statement(record)
         except (ValueError, KeyError, TypeError):
             damaged.append(line)
         else:
@@ -377,9 +306,9 @@ def _open_for_writing(path: Path) -> sqlite3.Connection:
         tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE type='table'").fetchone()[0]
         if tables == 0:
             connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";\n"):
-                if statement.strip():
-                    connection.execute(statement)
+            for sql in SCHEMA.split(";\n"):
+                if sql.strip():
+                    connection.execute(sql)
             connection.execute("INSERT INTO meta VALUES('schema_version', ?)", (str(SCHEMA_VERSION),))
             connection.execute("COMMIT")
         _check_version(connection, path)
@@ -397,7 +326,8 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     version = row[0] if row else "none"
     if version != str(SCHEMA_VERSION):
         raise StorageError(
-            f"{path} has schema version {version}, this runner writes {SCHEMA_VERSION}; move the file away or set storage.path"
+            f"{path} has schema version {version}, this runner writes {SCHEMA_VERSION}; move the file away "
+            "or set storage.path"
         )
 
 
@@ -419,10 +349,11 @@ def reader(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def unresolved_orders(path: Path, *, since_ns: int | None = None) -> list[dict[str, Any]]:
-    """Orders about which the broker may know more than we do, oldest first, each with the ``account`` of its session.
+    """Orders about which the broker may know more than we do, oldest first, each with the ``account`` of its
+    session.
 
-    These are all orders whose status is not final, and, with ``since_ns`` (engine time of the checkpoint that was
-    restored), also the finished ones that changed later: the checkpoint does not know their deals.
+    These are all orders whose status is not final, and, with ``since_ns`` (engine time of the checkpoint that
+    was restored), also the finished ones that changed later: the checkpoint does not know their deals.
     """
     finals = ",".join("?" * len(FINAL_STATUSES))
     later = MAX_NS if since_ns is None else since_ns
@@ -430,7 +361,8 @@ def unresolved_orders(path: Path, *, since_ns: int | None = None) -> list[dict[s
         rows = connection.execute(
             f"""SELECT o.*, COALESCE(s.account, '') AS account FROM orders o
                 LEFT JOIN sessions s ON s.session_id = o.session_id
-                WHERE o.status NOT IN ({finals}) OR (o.updated_ns >= ? AND o.status IN ('FILLED', 'CANCELLED'))
+                WHERE o.status NOT IN ({finals})
+                OR (o.updated_ns >= ? AND o.status IN ('FILLED', 'CANCELLED'))
                 ORDER BY o.created_ns, o.client_order_id""",
             (*FINAL_STATUSES, later),
         ).fetchall()

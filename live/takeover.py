@@ -1,8 +1,8 @@
 """What a start takes over from earlier sessions: the checkpoint, and orders whose end is not known.
 
-A checkpoint speaks of one account; every embedded exchange is another account, because its orders and positions end
-with its process. A damaged checkpoint is never silently replaced by a fresh start: it is set aside and the runner
-starts halted until a person resumes.
+A checkpoint speaks of one account; every embedded exchange is another account, because its orders and
+positions end with its process. A damaged checkpoint is never silently replaced by a fresh start: it is set
+aside and the runner starts halted until a person resumes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from live import checkpoint
+from live.core.commands import Role
 from live.core.engine import Engine
 from live.core.errors import BadSnapshot
 from live.core.events import Event, KnownOrder
@@ -38,7 +39,8 @@ def read_checkpoint(path: Path, account: str, audit: AuditFn) -> Checkpoint:
         audit("SESSION", "CHECKPOINT_DAMAGED", reason=str(error), kept=kept.name)
         return Checkpoint(
             None,
-            f"the checkpoint was damaged (kept as {kept.name}): look at positions, orders and the day's loss, "
+            f"the checkpoint was damaged (kept as {kept.name}): look at positions, orders and the day's "
+            "loss, "
             "then `live-runner resume`",
         )
     if content is None:
@@ -59,9 +61,16 @@ def restore(engine: Engine, path: Path, body: dict[str, Any]) -> None:
 
 
 def adopt_orders(
-    storage: Storage, account: str, tickers: tuple[str, ...], since_ns: int | None, now_ns: int, *,
-    post: Callable[[Event], object], remember: Callable[[str, str], None], audit: AuditFn,
-) -> int:  # fmt: skip
+    storage: Storage,
+    account: str,
+    tickers: tuple[str, ...],
+    since_ns: int | None,
+    now_ns: int,
+    *,
+    post: Callable[[Event], object],
+    remember: Callable[[str, str], None],
+    audit: AuditFn,
+) -> int:
     """Hands the engine every order on disk that the checkpoint may not know; it asks the broker about each.
 
     Returns how many. They are never sent again: their ids stay their own.
@@ -72,15 +81,30 @@ def adopt_orders(
         if row["account"] != account:
             _leave_alone(storage, row)
         elif row["ticker"] not in tickers:
-            audit("ORDER", "ORDER_OF_ANOTHER_INSTRUMENT", client_order_id=key, ticker=row["ticker"], status=row["status"])
+            audit(
+                "ORDER",
+                "ORDER_OF_ANOTHER_INSTRUMENT",
+                client_order_id=key,
+                ticker=row["ticker"],
+                status=row["status"],
+            )
         else:
             remember(key, row["exchange_order_id"])
-            role = "STOP" if row["order_type"] == "stop" else "EXIT" if row["reduce_only"] else "ENTRY"
+            role: Role = "STOP" if row["order_type"] == "stop" else "EXIT" if row["reduce_only"] else "ENTRY"
             post(
                 KnownOrder(
-                    now_ns, key, row["trace_id"], row["ticker"], row["side"], row["lots"], row["order_type"],
-                    row["price_ticks"], role, row["reason"], row["created_ns"],
-                )  # fmt: skip
+                    now_ns,
+                    key,
+                    row["trace_id"],
+                    row["ticker"],
+                    row["side"],
+                    row["lots"],
+                    row["order_type"],
+                    row["price_ticks"],
+                    role,
+                    row["reason"],
+                    row["created_ns"],
+                )
             )
             audit("ORDER", "ORDER_ADOPTED", client_order_id=key, ticker=row["ticker"], status=row["status"])
             adopted += 1
@@ -88,10 +112,13 @@ def adopt_orders(
 
 
 def _leave_alone(storage: Storage, row: dict[str, Any]) -> None:
-    """Orders of a paper exchange that is gone can never be asked about again; another real account's stay as they are."""
+    """Orders of a paper exchange that is gone can never be asked about again; another real account's stay as
+    they are.
+    """
     if row["account"].startswith("paper:") and row["status"] not in FINAL_STATUSES:
         fields = {
-            "client_order_id": row["client_order_id"], "status": "NOT_SENT",
+            "client_order_id": row["client_order_id"],
+            "status": "NOT_SENT",
             "note": f"was {row['status']} at a paper exchange that is gone",
-        }  # fmt: skip
+        }
         storage.put(Record("orders", fields))

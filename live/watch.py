@@ -34,7 +34,8 @@ class RunnerLock:
             owner = self._file.read().strip() or "unknown"
             self._file.close()
             raise AlreadyRunning(
-                f"a runner already works in {runtime} (pid {owner}); stop it or set another system.runtime_dir"
+                f"a runner already works in {runtime} (pid {owner}); stop it or set another "
+                "system.runtime_dir"
             ) from None
         self._file.seek(0)
         self._file.truncate()

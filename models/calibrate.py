@@ -111,7 +111,8 @@ def calibrate(
             "exit_move_bps": best.exit_move_bps, "stop_multiplier": best.stop_multiplier,
         }  # fmt: skip
         report = {
-            "trials": len(log), "best_trial": max(log, key=lambda t: (t["objective"], -t["number"]))["number"],
+            "trials": len(log),
+            "best_trial": max(log, key=lambda t: (t["objective"], -t["number"]))["number"],
             "objective_bps_per_hour": max(t["objective"] for t in log), "temperature_fitted": temperature,
             "chosen": {
                 "threshold_cost_share": best.threshold_cost_share, "exit_move_bps": best.exit_move_bps,
@@ -184,7 +185,7 @@ class _Prepared:
         )  # fmt: skip
         if not cut.threshold.any() or not cut.calibrate.any():
             raise learner.TrainingError(
-                f"{m.ticker} has no rows in block 'calibrate' or 'threshold': record more hours or change split"
+                f"{m.ticker} has no rows in block 'calibrate' or 'threshold': record more or change the split"
             )
         missing = [k for k in weights if k not in m.logp]
         if missing:
@@ -340,7 +341,8 @@ class _Search:
             out[name] = {
                 "rows": len(y), "ece_before": evaluate.classwise_ece(np.exp(before), y),
                 "ece_after": evaluate.classwise_ece(np.exp(after), y),
-                "log_loss_before": evaluate.log_loss(before, y), "log_loss_after": evaluate.log_loss(after, y),
+                "log_loss_before": evaluate.log_loss(before, y),
+                "log_loss_after": evaluate.log_loss(after, y),
                 "reliability": {
                     c: evaluate.reliability(np.exp(after), y, i) for i, c in enumerate(("down", "flat", "up"))
                 },

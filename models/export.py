@@ -76,6 +76,7 @@ def export(name: str, weights: Weights, modes: list[str], out: Path) -> None:
         model = {"lstm": _lstm, "svm": _svm, "transformer": _transformer}[name](tf, weights)
     except (KeyError, ValueError) as e:
         raise ExportError(f"weights of {name} do not have the layout of this version: {e}") from e
+    # Models are named, or Keras counts them and the order of a run would show in the bytes.
     # One SavedModel serves all modes; the converter's own route from a Keras model saves it for each.
     with tempfile.TemporaryDirectory() as saved, _quiet():
         model.export(saved, verbose=False)
@@ -163,7 +164,7 @@ def _svm(tf: Any, weights: Weights) -> Any:
         return {"logits": tf.nn.log_softmax(log_sigmoid)}
 
     x = tf.keras.Input((features,), batch_size=1, name="x")
-    return tf.keras.Model({"x": x}, _layer(tf, "svm", forward)(x))
+    return tf.keras.Model({"x": x}, _layer(tf, "svm", forward)(x), name="mirror")
 
 
 def _lstm(tf: Any, weights: Weights) -> Any:
@@ -185,7 +186,7 @@ def _lstm(tf: Any, weights: Weights) -> Any:
     x = tf.keras.Input((features,), batch_size=1, name="x")
     h = tf.keras.Input((hidden,), batch_size=1, name="h")
     c = tf.keras.Input((hidden,), batch_size=1, name="c")
-    return tf.keras.Model({"x": x, "h": h, "c": c}, _layer(tf, "lstm", forward)([x, h, c]))
+    return tf.keras.Model({"x": x, "h": h, "c": c}, _layer(tf, "lstm", forward)([x, h, c]), name="mirror")
 
 
 def _transformer(tf: Any, weights: Weights) -> Any:
@@ -231,7 +232,7 @@ def _transformer(tf: Any, weights: Weights) -> Any:
         return {"logits": dense(pooled, "head_w", "head_b")}
 
     x = tf.keras.Input((rows, features), batch_size=1, name="x")
-    return tf.keras.Model({"x": x}, _layer(tf, "transformer", forward)(x))
+    return tf.keras.Model({"x": x}, _layer(tf, "transformer", forward)(x), name="mirror")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ NAME = "gbdt"
 
 def train(
     dataset: Any, out_dir: Path, *, seed: int, threads: int, progress: Progress = print,
-    rounds: int = 200, leaves: int = 31, learning_rate: float = 0.06, patience: int = 15, max_rows: int = 80_000,
-    min_rows_in_leaf: int = 200, l2: float = 10.0, feature_fraction: float = 0.7, early_share: float = 0.15,
+    rounds: int = 200, leaves: int = 31, learning_rate: float = 0.06, patience: int = 15,
+    max_rows: int = 80_000, min_rows_in_leaf: int = 200, l2: float = 10.0, feature_fraction: float = 0.7,
+    early_share: float = 0.15,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit on block ``fit``, stop on its last ``early_share``; writes ``model.txt``, the report and
     ``logits.npz``.
@@ -44,7 +45,8 @@ def train(
     booster = lgb.train(
         parameters, teach, rounds, valid_sets=[stop], valid_names=["early"],
         callbacks=[
-            lgb.early_stopping(patience, verbose=False), lgb.record_evaluation(history), _tell(progress, rounds),
+            lgb.early_stopping(patience, verbose=False), lgb.record_evaluation(history),
+            _tell(progress, rounds),
         ],
     )  # fmt: skip
     best = booster.best_iteration or booster.current_iteration()

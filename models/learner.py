@@ -8,7 +8,6 @@ give the same bytes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -124,8 +123,8 @@ def fit_rows(series: Sequence[Series], early_share: float = 0.15) -> FitRows:
     times = np.concatenate([s.recv_ns[s.labelled & s.blocks["fit"]] for s in series])
     if len(times) < 50:
         raise TrainingError(
-            f"block 'fit' holds {len(times)} labelled rows, at least 50 are needed: record more hours or check "
-            "the labels stage"
+            f"block 'fit' holds {len(times)} labelled rows, at least 50 are needed: record more hours or "
+            "check the labels stage"
         )
     cut_ns = int(np.quantile(times, 1.0 - early_share, method="lower"))
     train, early = [], []
@@ -238,7 +237,7 @@ def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     part = path.with_name(path.name + ".part")
     with part.open("wb") as f:
         np.savez(f, **dict(arrays))  # type: ignore[arg-type]
-    os.replace(part, path)
+    part.replace(path)
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -249,4 +248,4 @@ def save_json(path: Path, value: Any) -> None:
 def save_text(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)

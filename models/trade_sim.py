@@ -73,7 +73,8 @@ def simulate(
         np.ascontiguousarray(recv_ns, np.int64), np.ascontiguousarray(mid2_ticks, np.int64),
         np.ascontiguousarray(spread_ticks, np.int64), np.ascontiguousarray(expected_bps, np.float64),
         np.ascontiguousarray(atr_bps, np.float64), float(policy.threshold_bps), float(policy.exit_move_bps),
-        float(policy.stop_multiplier), int(horizon_ns), int(latency_ns), float(fee_bps), float(slippage_ticks),
+        float(policy.stop_multiplier), int(horizon_ns), int(latency_ns), float(fee_bps),
+        float(slippage_ticks),
     )  # fmt: skip
     return RoundTrips(*trips)
 
@@ -212,6 +213,6 @@ def _simulate(
         m += 1
         i = resume
     return (
-        entry_row[:m].copy(), exit_row[:m].copy(), entry_at[:m].copy(), exit_at[:m].copy(), side_out[:m].copy(),
-        net[:m].copy(), gross[:m].copy(), reason_out[:m].copy(),
+        entry_row[:m].copy(), exit_row[:m].copy(), entry_at[:m].copy(), exit_at[:m].copy(),
+        side_out[:m].copy(), net[:m].copy(), gross[:m].copy(), reason_out[:m].copy(),
     )  # fmt: skip

@@ -18,15 +18,15 @@ from models.learner import F32, F64, I64, Mask, Progress, Series
 
 NAME = "transformer"
 LN_EPS = 1e-5
-BATCH_FORWARD = 1024
+BATCH_FORWARD = 256
 
 
 def train(
     dataset: Any, out_dir: Path, *, seed: int, threads: int, progress: Progress = print,
     window: int = 32, width: int = 32, layers: int = 2, heads: int = 4, ff: int = 64, epochs: int = 6,
-    windows_per_epoch: int = 20_000, batch: int = 256, learning_rate: float = 1e-3, weight_decay: float = 0.1,
-    dropout: float = 0.15, clip: float = 1.0, patience: int = 2, early_windows: int = 3_000, early_share: float = 0.15,
-    scaler: Any = None,
+    windows_per_epoch: int = 16_000, batch: int = 256, learning_rate: float = 1e-3, weight_decay: float = 0.1,
+    dropout: float = 0.15, clip: float = 1.0, patience: int = 2, early_windows: int = 3_000,
+    early_share: float = 0.15, scaler: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit on block ``fit``, stop on its last ``early_share``; writes ``weights.npz``, report and
     ``logits.npz``.
@@ -45,8 +45,8 @@ def train(
     few = learner.thin(len(ends_e), early_windows)
     if len(ends) < 50 or len(ends_e) == 0:
         raise learner.TrainingError(
-            f"block 'fit' holds {len(ends)} whole windows of {window} rows to teach and {len(ends_e)} to stop: "
-            "record more hours or shorten transformer.window"
+            f"block 'fit' holds {len(ends)} windows of {window} rows to teach and {len(ends_e)} to stop:"
+            " record more hours or shorten transformer.window"
         )
     rng = np.random.default_rng(seed)
     progress(
@@ -141,10 +141,10 @@ def logits(p: dict[str, Any], x: Any, heads: int, drop: Any = lambda v: v) -> An
         q, k, v = (
             (u @ p[f"{n}w{c}"] + p[f"{n}b{c}"]).view(B, T, heads, d // heads).transpose(1, 2) for c in "qkv"
         )
-        a = torch.softmax(q @ k.transpose(2, 3) * (d // heads) ** -0.5, dim=-1) @ v
-        h = h + drop(a.transpose(1, 2).reshape(B, T, d) @ p[n + "wo"] + p[n + "bo"])
+        a = torch.softmax((q * (d // heads) ** -0.5) @ k.transpose(2, 3), dim=-1) @ v
+        h = h + a.transpose(1, 2).reshape(B, T, d) @ p[n + "wo"] + p[n + "bo"]
         u = torch.relu(norm(h, n + "ln2") @ p[n + "ff1_w"] + p[n + "ff1_b"])
-        h = h + drop(u @ p[n + "ff2_w"] + p[n + "ff2_b"])
+        h = h + u @ p[n + "ff2_w"] + p[n + "ff2_b"]
         layer += 1
     return norm(h, "lnf").mean(1) @ p["head_w"] + p["head_b"]
 

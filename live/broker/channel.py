@@ -26,7 +26,9 @@ MAX_CA_BYTES = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach one account. ``private_ca``: trust only ``ca_path``, not the public roots (paper exchange)."""
+    """How to reach one account. ``private_ca``: trust only ``ca_path``, not the public roots (paper
+    exchange).
+    """
 
     target: str
     token: str
@@ -69,7 +71,9 @@ def read_paper_endpoint(path: Path) -> PaperEndpoint:
     except FileNotFoundError:
         raise BrokerError(f"no paper exchange: {path} is missing; start `python -m market.paper`") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokerError(f"the paper endpoint {path} cannot be read ({error}); start the exchange again") from None
+        raise BrokerError(
+            f"the paper endpoint {path} cannot be read ({error}); start the exchange again"
+        ) from None
 
 
 def root_certificates(access: Access) -> bytes | None:
@@ -80,7 +84,9 @@ def root_certificates(access: Access) -> bytes | None:
     try:
         extra = path.read_bytes()
     except OSError as error:
-        raise BrokerError(f"cannot read the root certificates broker.ca_path {path}: {error.strerror}") from None
+        raise BrokerError(
+            f"cannot read the root certificates broker.ca_path {path}: {error.strerror}"
+        ) from None
     if b"BEGIN CERTIFICATE" not in extra or len(extra) > MAX_CA_BYTES:
         raise BrokerError(f"broker.ca_path {path} is not a PEM file with certificates")
     if access.private_ca:
@@ -91,7 +97,7 @@ def root_certificates(access: Access) -> bytes | None:
 
 
 def open_channel(access: Access) -> grpc.aio.Channel:
-    """A channel of its own (no sharing of connections between channels, so that a fail-over is a real one)."""
+    """A channel with a connection of its own: a fail-over must be a real one."""
     credentials = grpc.ssl_channel_credentials(root_certificates(access))
     return grpc.aio.secure_channel(
         access.target,

@@ -1,8 +1,9 @@
 """``BrokerClient``: the account side of the Invest API, in the product's whole numbers.
 
-Every call has the deadline that the broker recommends (doubled for reads, which cost nothing to wait for), takes
-its turn in the rate limits, and fails with ``CallFailed``. Orders never raise: ``place`` and ``query`` answer with
-an ``OrderReport`` whose status is UNKNOWN when nobody knows. The client order id is the idempotency key for ever.
+Every call has the deadline that the broker recommends (doubled for reads, which cost nothing to wait for),
+takes its turn in the rate limits, and fails with ``CallFailed``. Orders never raise: ``place`` and ``query``
+answer with an ``OrderReport`` whose status is UNKNOWN when nobody knows. The client order id is the
+idempotency key for ever.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from market.types import BUY, SELL, Instrument
 
 DEADLINES_S: dict[str, float] = {
     "UsersService/GetAccounts": 2.0, "UsersService/GetInfo": 2.0,
-    "InstrumentsService/ShareBy": 2.0, "InstrumentsService/FutureBy": 2.0, "InstrumentsService/GetInstrumentBy": 2.0,
+    "InstrumentsService/ShareBy": 2.0, "InstrumentsService/FutureBy": 2.0,
+    "InstrumentsService/GetInstrumentBy": 2.0,
     "InstrumentsService/FindInstrument": 2.0, "InstrumentsService/GetFuturesMargin": 2.0,
     "OrdersService/PostOrder": 1.5, "OrdersService/CancelOrder": 1.5, "OrdersService/GetOrderState": 0.6,
     "OrdersService/GetOrders": 1.0, "OperationsService/GetPositions": 2.0,
@@ -97,11 +99,16 @@ def _both_ids(client_order_id: str, exchange_order_id: str) -> list[tuple[str, A
 
 
 class BrokerClient:
-    """Calls of one account over one channel. ``fee_ppm`` per ticker: fees are computed here, because the broker
-    reports them late or not at all."""
+    """Calls of one account over one channel. ``fee_ppm`` per ticker: fees are computed here, because the
+    broker reports them late or not at all."""
 
     def __init__(
-        self, access: Access, fee_ppm: Mapping[str, int], *, limits: RateLimits | None = None, time_scale: float = 1.0
+        self,
+        access: Access,
+        fee_ppm: Mapping[str, int],
+        *,
+        limits: RateLimits | None = None,
+        time_scale: float = 1.0,
     ) -> None:
         self.access = access
         self.account_id = access.account_id
@@ -142,14 +149,19 @@ class BrokerClient:
         if self.account_id:
             if self.account_id not in accounts:
                 raise BrokerError(
-                    f"broker.account_id {self.account_id} is not among the accounts of the token: {', '.join(accounts) or 'none'}"
+                    f"broker.account_id {self.account_id} is not among the accounts of the token: "
+                    f"{', '.join(accounts) or 'none'}"
                 )
         elif len(accounts) != 1:
-            raise BrokerError(f"the token sees {len(accounts)} accounts ({', '.join(accounts)}); set broker.account_id")
+            raise BrokerError(
+                f"the token sees {len(accounts)} accounts ({', '.join(accounts)}); set broker.account_id"
+            )
         self.account_id = self.account_id or next(iter(accounts))
         level = accounts[self.account_id].access_level
         if level in (pb.ACCOUNT_ACCESS_LEVEL_READ_ONLY, pb.ACCOUNT_ACCESS_LEVEL_NO_ACCESS):
-            raise BrokerError(f"the token may not trade on account {self.account_id}; make one with full access")
+            raise BrokerError(
+                f"the token may not trade on account {self.account_id}; make one with full access"
+            )
         return self.account_id
 
     async def instrument(self, name: str) -> Instrument:
@@ -158,7 +170,9 @@ class BrokerClient:
         if not class_code:
             class_code = await self._class_code(ticker)
         try:
-            request = pb.InstrumentRequest(id_type=pb.INSTRUMENT_ID_TYPE_TICKER, class_code=class_code, id=ticker)
+            request = pb.InstrumentRequest(
+                id_type=pb.INSTRUMENT_ID_TYPE_TICKER, class_code=class_code, id=ticker
+            )
             try:
                 reply = await self._read("InstrumentsService/ShareBy", request)
                 found = convert.share(reply.instrument)
@@ -168,7 +182,9 @@ class BrokerClient:
                 found = await self._future(request)
         except CallFailed as error:
             if error.failure.code == "50002":
-                raise BrokerError(f"the broker knows no share or future {name}; check data.instruments") from None
+                raise BrokerError(
+                    f"the broker knows no share or future {name}; check data.instruments"
+                ) from None
             raise
         self._by_uid[found.uid] = found
         return found
@@ -186,7 +202,9 @@ class BrokerClient:
     async def _class_code(self, ticker: str) -> str:
         reply = await self._read("InstrumentsService/FindInstrument", pb.FindInstrumentRequest(query=ticker))
         found = [i for i in reply.instruments[:MAX_INSTRUMENTS_FOUND] if i.ticker == ticker]
-        codes = sorted({i.class_code for i in found if i.api_trade_available_flag} or {i.class_code for i in found})
+        codes = sorted(
+            {i.class_code for i in found if i.api_trade_available_flag} or {i.class_code for i in found}
+        )
         if len(codes) == 1:
             return codes[0]
         if "TQBR" in codes:
@@ -197,9 +215,13 @@ class BrokerClient:
 
     async def state(self) -> AccountState:
         """Positions and working orders as the broker has them now."""
-        positions = await self._read("OperationsService/GetPositions", pb.PositionsRequest(account_id=self.account_id))
+        positions = await self._read(
+            "OperationsService/GetPositions", pb.PositionsRequest(account_id=self.account_id)
+        )
         if positions.limits_loading_in_progress:
-            raise BrokerError("the broker is still loading the account's limits; positions are not complete yet")
+            raise BrokerError(
+                "the broker is still loading the account's limits; positions are not complete yet"
+            )
         orders = await self._read("OrdersService/GetOrders", pb.GetOrdersRequest(account_id=self.account_id))
         lots: dict[str, int] = {}
         odd: dict[str, int] = {}
@@ -277,7 +299,9 @@ class BrokerClient:
         return OrderReport(client_order_id, "UNKNOWN", reason=str(failure))
 
     async def cancel(self, client_order_id: str, exchange_order_id: str) -> OrderReport | None:
-        """Asks for a cancel. None: accepted, the stream tells the rest; a report: it was already over, or unknown."""
+        """Asks for a cancel. None: accepted, the stream tells the rest; a report: it was already over, or
+        unknown.
+        """
         for order_id, kind in _both_ids(client_order_id, exchange_order_id):
             request = pb.CancelOrderRequest(account_id=self.account_id, order_id=order_id, order_id_type=kind)
             try:
@@ -292,22 +316,30 @@ class BrokerClient:
         return await self.query(client_order_id, exchange_order_id)
 
     async def query(self, client_order_id: str, exchange_order_id: str = "") -> OrderReport:
-        """The broker's word on one order, looked for by both ids and in today's list before "not found" is believed."""
+        """The broker's word on one order, looked for by both ids and in today's list before "not found" is
+        believed.
+        """
         for order_id, kind in _both_ids(client_order_id, exchange_order_id):
             request = pb.GetOrderStateRequest(
-                account_id=self.account_id, order_id=order_id, order_id_type=kind, price_type=pb.PRICE_TYPE_POINT
+                account_id=self.account_id,
+                order_id=order_id,
+                order_id_type=kind,
+                price_type=pb.PRICE_TYPE_POINT,
             )
             try:
                 reply = await self._call("OrdersService/GetOrderState", request, wait_s=MAX_OTHER_WAIT_S)
             except CallFailed as error:
                 if error.failure.verdict is not Verdict.NOT_FOUND:
-                    return OrderReport(client_order_id, "UNKNOWN", exchange_order_id, reason=str(error.failure))
+                    return OrderReport(
+                        client_order_id, "UNKNOWN", exchange_order_id, reason=str(error.failure)
+                    )
             else:
                 return self.report(client_order_id, reply)
         return await self._search(client_order_id, exchange_order_id)
 
     async def _search(self, client_order_id: str, exchange_order_id: str) -> OrderReport:
-        # Users report that GetOrderState by the client's key fails on some accounts: look through the list too.
+        # Users report that GetOrderState by the client's key fails on some accounts: look through the list
+        # too.
         wanted = pb.GetOrdersRequest(account_id=self.account_id)
         wanted.advanced_filters.execution_status.extend(_STATUS)
         for request in (wanted, pb.GetOrdersRequest(account_id=self.account_id)):
@@ -321,13 +353,19 @@ class BrokerClient:
                 if order.order_request_id == client_order_id:
                     return self.report(client_order_id, order)
         return OrderReport(
-            client_order_id, "UNKNOWN", exchange_order_id, reason="the broker does not know it", not_found=True
+            client_order_id,
+            "UNKNOWN",
+            exchange_order_id,
+            reason="the broker does not know it",
+            not_found=True,
         )
 
     def report(self, client_order_id: str, order: pb.OrderState) -> OrderReport:
         """An ``OrderReport`` from GetOrderState or GetOrders."""
         instrument = self._by_uid.get(order.instrument_uid)
-        fills = () if instrument is None else tuple(self._stage_fill(stage, instrument) for stage in order.stages)
+        fills = (
+            () if instrument is None else tuple(self._stage_fill(stage, instrument) for stage in order.stages)
+        )
         return OrderReport(
             client_order_id,
             status_of(order.execution_report_status, order.lots_executed, order.lots_requested),
@@ -352,7 +390,9 @@ class BrokerClient:
         ppm = self._fee_ppm.get(instrument.ticker)
         if ppm is None:
             raise BrokerError(f"no commission is known for {instrument.ticker}; set broker.tariff")
-        return FillInfo(trade_id, price_ticks, lots, fee_nano(instrument.notional_nano(price_ticks, lots), ppm))
+        return FillInfo(
+            trade_id, price_ticks, lots, fee_nano(instrument.notional_nano(price_ticks, lots), ppm)
+        )
 
     # ---- calls ----
 
@@ -372,7 +412,9 @@ class BrokerClient:
     async def _call(self, key: str, request: Any, *, wait_s: float) -> Any:
         wait = self._limits.wait_s(key)
         if wait > wait_s:
-            raise CallFailed(key, Failure(Verdict.REFUSED, "OWN_RATE_LIMIT", f"the next turn is in {wait:.1f} s"))
+            raise CallFailed(
+                key, Failure(Verdict.REFUSED, "OWN_RATE_LIMIT", f"the next turn is in {wait:.1f} s")
+            )
         if wait > 0:
             await asyncio.sleep(wait)
         self._limits.take(key)
@@ -386,7 +428,9 @@ class BrokerClient:
             # grpc.aio raises CancelledError as well when the channel is closed under a call (fail-over).
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
-            failure = Failure(Verdict.UNKNOWN, "CHANNEL_CLOSED", "the connection was replaced during the call")
+            failure = Failure(
+                Verdict.UNKNOWN, "CHANNEL_CLOSED", "the connection was replaced during the call"
+            )
         except grpc.aio.UsageError as error:
             failure = Failure(Verdict.UNKNOWN, "CHANNEL_CLOSED", str(error))
         if failure.code == RATE_LIMITED:

@@ -1,8 +1,8 @@
 """What a failed call means for an order: refused, or nobody knows.
 
-The broker puts a five-digit code into the status details. Only a code of a known family is a refusal; everything
-else (time-outs, 7000x, a lost connection, an empty message from a gateway) leaves the outcome UNKNOWN, because the
-request may have been carried out before the answer was lost.
+The broker puts a five-digit code into the status details. Only a code of a known family is a refusal;
+everything else (time-outs, 7000x, a lost connection, an empty message from a gateway) leaves the outcome
+UNKNOWN, because the request may have been carried out before the answer was lost.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def classify(error: grpc.aio.AioRpcError) -> Failure:
     if found is None:
         return Failure(Verdict.UNKNOWN, error.code().name, text[:200])
     code = found.group(1)
-    retry_after = _seconds(metadata.get("x-ratelimit-reset", "")) if code in (RATE_LIMITED, TOO_MANY_STREAMS) else 0.0
+    retry_after = (
+        _seconds(metadata.get("x-ratelimit-reset", "")) if code in (RATE_LIMITED, TOO_MANY_STREAMS) else 0.0
+    )
     return Failure(_verdict(code), code, text[:200], retry_after)
 
 
@@ -79,7 +81,8 @@ def _verdict(code: str) -> Verdict:
         return Verdict.DUPLICATE
     if code == ORDER_NOT_FOUND:
         return Verdict.NOT_FOUND
-    # 1: not implemented, 3: bad or impossible request, 4: rights, 5: no such thing, 8: limits, 9: preconditions
+    # 1: not implemented, 3: bad or impossible request, 4: rights, 5: no such thing, 8: limits, 9:
+    # preconditions
     return Verdict.REFUSED if code[0] in "134589" else Verdict.UNKNOWN
 
 

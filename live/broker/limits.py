@@ -29,7 +29,9 @@ SAFETY = 0.9
 class TokenBucket:
     """``capacity`` tokens refilled at ``per_second``; ``reserve`` of them only for privileged takers."""
 
-    def __init__(self, capacity: float, per_second: float, reserve: float = 0.0, *, now: float | None = None) -> None:
+    def __init__(
+        self, capacity: float, per_second: float, reserve: float = 0.0, *, now: float | None = None
+    ) -> None:
         self._capacity, self._rate, self._reserve = capacity, per_second, reserve
         self._tokens = capacity
         self._at = time.monotonic() if now is None else now
@@ -55,12 +57,15 @@ class TokenBucket:
 
 
 class RateLimits:
-    """The buckets of one account. ``scale``: a paper exchange running 20 times as fast allows 20 times as much."""
+    """The buckets of one account. ``scale``: a paper exchange running 20 times as fast allows 20 times as
+    much.
+    """
 
     def __init__(self, scale: float = 1.0) -> None:
         scale = max(1.0, scale)
         self._groups = {
-            name: TokenBucket(SAFETY * limit * scale / 6, SAFETY * limit * scale / 60) for name, limit in PER_MINUTE.items()
+            name: TokenBucket(SAFETY * limit * scale / 6, SAFETY * limit * scale / 60)
+            for name, limit in PER_MINUTE.items()
         }
         common = CALLS_PER_SECOND * scale
         self._common = TokenBucket(common, common, reserve=common * CANCEL_SHARE)

@@ -1,8 +1,8 @@
 """Keeps the runner connected: both streams, back-off with jitter, and the backup channel.
 
 The link is up when both streams are subscribed. ``failure_threshold`` failures in a row on the primary switch
-everything (calls too) to the backup, whose connection is kept warm; ``recovery_message_count`` good answers from
-the primary bring it back.
+everything (calls too) to the backup, whose connection is kept warm; ``recovery_message_count`` good answers
+from the primary bring it back.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Link:
         self.channel = "primary"
         self.reconnects = 0
         self.last_error = ""
-        self.market = MarketStream(client, instruments, clock, emit, depth=depth, on_up=lambda: self._set("market"))
+        self.market = MarketStream(
+            client, instruments, clock, emit, depth=depth, on_up=lambda: self._set("market")
+        )
         self.orders = OrderStream(client, report, on_up=lambda: self._set("orders"))
 
     @property
@@ -127,7 +129,11 @@ class Link:
     # ---- fail-over ----
 
     async def _maybe_fail_over(self) -> bool:
-        if self._backup is None or self.channel == "backup" or self._failures < self._policy.failure_threshold:
+        if (
+            self._backup is None
+            or self.channel == "backup"
+            or self._failures < self._policy.failure_threshold
+        ):
             return False
         await self._switch("backup", self._backup)
         return True

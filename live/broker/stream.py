@@ -1,8 +1,9 @@
 """The two streams of the broker: market data, and the states of our orders.
 
-A stream that says nothing for ``MUTE_INTERVALS`` ping intervals is dead, whatever TCP thinks; gRPC's keepalive only
-helps. Messages are read straight from the protobuf into core events (the official SDK's objects cost 80 times as
-much and fall behind without an error). Reading never waits for the engine: it only stamps and hands over.
+A stream that says nothing for ``MUTE_INTERVALS`` ping intervals is dead, whatever TCP thinks; gRPC's
+keepalive only helps. Messages are read straight from the protobuf into core events (the official SDK's
+objects cost 80 times as much and fall behind without an error). Reading never waits for the engine: it only
+stamps and hands over.
 """
 
 from __future__ import annotations
@@ -88,9 +89,15 @@ class MarketStream(_Watched):
     """Books, trades and trading statuses of ``instruments`` (by uid) as core events to ``emit``."""
 
     def __init__(
-        self, client: BrokerClient, instruments: Mapping[str, Instrument], clock: MarketClock,
-        emit: Callable[[Event], None], *, depth: int, on_up: Callable[[], None],
-    ) -> None:  # fmt: skip
+        self,
+        client: BrokerClient,
+        instruments: Mapping[str, Instrument],
+        clock: MarketClock,
+        emit: Callable[[Event], None],
+        *,
+        depth: int,
+        on_up: Callable[[], None],
+    ) -> None:
         super().__init__()
         self._client, self._instruments, self._clock, self._emit = client, dict(instruments), clock, emit
         self._depth, self._on_up = depth, on_up
@@ -123,12 +130,14 @@ class MarketStream(_Watched):
             pb.MarketDataRequest(ping_settings=pb.PingDelaySettings(ping_delay_ms=self.ping_ms)),
             pb.MarketDataRequest(
                 subscribe_info_request=pb.SubscribeInfoRequest(
-                    subscription_action=subscribe, instruments=[pb.InfoInstrument(instrument_id=i) for i in ids]
+                    subscription_action=subscribe,
+                    instruments=[pb.InfoInstrument(instrument_id=i) for i in ids],
                 )
             ),
             pb.MarketDataRequest(
                 subscribe_trades_request=pb.SubscribeTradesRequest(
-                    subscription_action=subscribe, instruments=[pb.TradeInstrument(instrument_id=i) for i in ids],
+                    subscription_action=subscribe,
+                    instruments=[pb.TradeInstrument(instrument_id=i) for i in ids],
                     trade_source=pb.TRADE_SOURCE_EXCHANGE,
                 )
             ),
@@ -143,7 +152,7 @@ class MarketStream(_Watched):
                     ],
                 )
             ),
-        ]  # fmt: skip
+        ]
 
     def _take(self, message: pb.MarketDataResponse) -> None:
         kind = message.WhichOneof("payload")
@@ -166,7 +175,11 @@ class MarketStream(_Watched):
         for entry in entries:
             if entry.subscription_status != pb.SUBSCRIPTION_STATUS_SUCCESS:
                 name = pb.SubscriptionStatus.Name(entry.subscription_status)
-                ticker = self._instruments[entry.instrument_uid].ticker if entry.instrument_uid in self._instruments else "?"
+                ticker = (
+                    self._instruments[entry.instrument_uid].ticker
+                    if entry.instrument_uid in self._instruments
+                    else "?"
+                )
                 raise StreamDown(f"subscription to {what} of {ticker} refused: {name}", 5.0)
         self._arrived(what)
 
@@ -198,10 +211,16 @@ class MarketStream(_Watched):
             self._emit(Quarantine(now_ns, instrument.ticker, False, "prices are on the tick grid again"))
         self._emit(
             Book(
-                now_ns, instrument.ticker, convert.to_ns(book.time), bid_px, bid_qty, ask_px, ask_qty,
+                now_ns,
+                instrument.ticker,
+                convert.to_ns(book.time),
+                bid_px,
+                bid_qty,
+                ask_px,
+                ask_qty,
                 book.is_consistent,
             )
-        )  # fmt: skip
+        )
 
     def _trade(self, trade: pb.Trade) -> None:
         instrument = self._instruments.get(trade.instrument_uid)
@@ -214,7 +233,9 @@ class MarketStream(_Watched):
             self._distrust(now_ns, instrument.ticker, str(error))
             return
         side = _SIDE.get(trade.direction, 0)
-        self._emit(Trade(now_ns, instrument.ticker, convert.to_ns(trade.time), price_ticks, trade.quantity, side))
+        self._emit(
+            Trade(now_ns, instrument.ticker, convert.to_ns(trade.time), price_ticks, trade.quantity, side)
+        )
 
     def _distrust(self, now_ns: int, ticker: str, why: str) -> None:
         if ticker not in self._bad_prices:
@@ -224,7 +245,9 @@ class MarketStream(_Watched):
     def _status(self, status: pb.TradingStatus) -> None:
         instrument = self._instruments.get(status.instrument_uid)
         if instrument is not None:
-            text = pb.SecurityTradingStatus.Name(status.trading_status).removeprefix("SECURITY_TRADING_STATUS_")
+            text = pb.SecurityTradingStatus.Name(status.trading_status).removeprefix(
+                "SECURITY_TRADING_STATUS_"
+            )
             self._emit(TradingStatus(self._clock.now_ns(), instrument.ticker, tradable(status), text))
 
 
@@ -239,7 +262,9 @@ class OrderStream(_Watched):
 
     async def run_once(self) -> None:
         """Subscribes and reads until the stream ends; always raises StreamDown."""
-        request = pb.OrderStateStreamRequest(accounts=[self._client.account_id], ping_delay_millis=self.ping_ms)
+        request = pb.OrderStateStreamRequest(
+            accounts=[self._client.account_id], ping_delay_millis=self.ping_ms
+        )
         call = stub(self._client.channel, "OrdersStreamService/OrderStateStream")(
             request, metadata=self._client.access.metadata
         )

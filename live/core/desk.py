@@ -18,7 +18,7 @@ from live.core.commands import (
     TimeInForce,
 )
 from live.core.config import ExecutionConfig, RiskConfig
-from live.core.errors import ImpossibleEvent, UnknownTicker
+from live.core.errors import ImpossibleEvent
 from live.core.events import KnownOrder, OrderUpdate
 from live.core.orders import CANCELLED, INTENT, REJECTED, UNKNOWN, Move, Order, Orders
 from live.core.outbox import HoldBoard, Outbox
@@ -223,7 +223,7 @@ class Desk:
         order.queries += 1
         doublings = min(order.queries, self._execution.max_queries) - 1
         pause = self._execution.query_interval_ns << doublings
-        if order.queries > self._execution.max_queries:
+        if order.queries >= self._execution.max_queries:
             pause *= LATE_QUERY_FACTOR
         order.query_due_ns = self._out.now_ns + pause
         self._out.add(QueryOrder(order.client_order_id, order.queries))
@@ -273,10 +273,6 @@ class Desk:
 
     def adopt(self, event: KnownOrder) -> None:
         """Take an order from the driver's database that the checkpoint did not have yet."""
-        if event.ticker not in self._portfolio.positions:
-            raise UnknownTicker(
-                f"order {event.client_order_id} is in {event.ticker}, which is not traded here"
-            )
         if self.orders.get(event.client_order_id) is not None:
             return
         if event.placed_ns <= self.restored_ns:

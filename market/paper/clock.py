@@ -10,7 +10,7 @@ from market.types import SECOND_NS
 class MarketClock:
     """``now = start + (monotonic since the start) * speed``; never runs backwards.
 
-    With ``speed`` 0 listeners do not start it and it moves only by ``advance_to``: a test then steps through the
+    With ``speed`` 0 listeners do not start it and only ``advance_to`` moves it: a test then steps through the
     recording.
     """
 

@@ -93,6 +93,8 @@ class PaperServer:
         )
         self._hub = Hub(self.exchange, self.clock, conflate_ms)
         self.exchange.on_order = self._hub.on_order
+        self.replayer = Replayer(self.tape, self.clock, self.exchange, self._hub)
+        self._hub.replayer = self.replayer
         self._endpoint_path = endpoint_path
         self._host, self._port = host, port
         self._entry_latency_ns = entry_latency_ms * MILLISECOND_NS
@@ -110,11 +112,12 @@ class PaperServer:
         return self._endpoint
 
     async def start(self) -> Endpoint:
-        """Binds the port, writes the endpoint file and serves. BrokerError names a port that is taken."""
+        """Binds the port, writes the endpoint file and serves. BrokerError names a port that is taken.
+
+        After ``stop`` it may be started again: the market has gone on meanwhile, orders and positions remain.
+        """
         folder = self._endpoint_path.parent
         certificate = ensure_certificate(folder)
-        self.replayer = Replayer(self.tape, self.clock, self.exchange, self._hub)
-        self._hub.replayer = self.replayer
         self._unary = UnaryServices(
             self.exchange,
             self.replayer,
@@ -164,6 +167,7 @@ class PaperServer:
             self._player.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._player
+            self._player = None
         temporary = self._endpoint_path.with_name(STATS_FILE + ".tmp")
         temporary.write_text(json.dumps(self.stats(), indent=2) + "\n", "utf-8")
         temporary.replace(self._endpoint_path.with_name(STATS_FILE))

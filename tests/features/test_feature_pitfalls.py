@@ -218,7 +218,7 @@ any_book = plain_book | st.tuples(side_px, side_qty, side_px, side_qty).map(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(events=st.lists(st.tuples(any_book, st.floats(-1, 15), st.booleans()), max_size=12))
 def test_no_book_breaks_the_kernel(events: list[tuple[Book, float, bool]]) -> None:
     feed = Feed()

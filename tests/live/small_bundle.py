@@ -1,4 +1,4 @@
-"""A small real bundle (one LightGBM member, signed) on a small simulated recording, for the runner's tests."""
+"""A small real bundle (one LightGBM member, signed) on a small simulated recording, for tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ def make_recording(path: Path) -> Recording:
 
 
 def make_bundle(
-    folder: Path, recording: Recording, keys: Path, *, watermark: str = "SIMULATED", rounds: int = 30, threshold_bps: float = 0.0
+    folder: Path,
+    recording: Recording,
+    keys: Path,
+    *,
+    watermark: str = "SIMULATED",
+    rounds: int = 30,
+    threshold_bps: float = 0.0,
 ) -> Bundle:
     """Trains on the first half of ``recording`` and signs with the key pair in ``keys`` (made if absent)."""
     if not (keys / "signing.key").exists():
@@ -69,7 +75,8 @@ def make_bundle(
     manifest = {
         "watermark": watermark, "feature_schema_hash": schema_hash(), "features": list(NAMES),
         "horizon_ns": 10 * SECOND_NS, "latency_ns": SECOND_NS // 10, "tariff": recording.info.tariff,
-        "fee_ppm": dict.fromkeys(tickers, 0), "instruments": [i.to_dict() for i in recording.info.instruments],
+        "fee_ppm": dict.fromkeys(tickers, 0),
+        "instruments": [i.to_dict() for i in recording.info.instruments],
         "data_hash": recording.data_hash(), "code_hash": "0" * 64, "params": {}, "seeds": {}, "versions": {},
         "trained_from_ns": edge_ns - 1, "trained_to_ns": edge_ns, "live_from_ns": edge_ns,
         "valid_until_ns": edge_ns + 30 * 86_400 * SECOND_NS, "metrics": {}, "quantisation": {},

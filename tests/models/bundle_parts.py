@@ -125,7 +125,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
 def parts(
     folder: Path, *, exported: Path | None = None, mode: str = "int8", seed: int = 0
 ) -> dict[str, Path]:
-def parts(folder: Path, *, exported: Path | None = None, mode: str = "int8", seed: int = 0) -> dict[str, Path]:
+    """Files of a bundle by name: LightGBM, and the networks where ``exported`` holds their files."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ["gbdt"] if exported is None else list(MEMBER_FILES)
     booster(seed).save_model(str(folder / MEMBER_FILES["gbdt"]))

@@ -55,8 +55,8 @@ def market(n: int = 6000, *, seed: int = 0, plant: float = 1.0, ticker: str = "S
     usable[n // 3] = False  # a gap row resets the state and is itself unusable
     return SimpleNamespace(
         ticker=ticker, X=X, y=y, usable=usable, reset=reset, blocks=blocks, recv_ns=recv_ns,
-        exit_ns=recv_ns + HORIZON_NS + LATENCY_NS, mid2=mid2, spread=np.full(n, spread, np.int32), move_bps=move,
-        drift=drift,
+        exit_ns=recv_ns + HORIZON_NS + LATENCY_NS, mid2=mid2, spread=np.full(n, spread, np.int32),
+        move_bps=move, drift=drift,
     )  # fmt: skip
 
 

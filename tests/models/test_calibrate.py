@@ -76,7 +76,7 @@ def test_reversal_leaves_before_the_horizon() -> None:
 
 def test_stop_by_the_engines_distance() -> None:
     mid = [10_000, 10_000, 9_995, 9_990, 9_985, 9_980, 9_980]
-    # Bought at 10,001; 1.8 x 5 + 0.5 x 2 = 10 bps below is 9,991: the bid is there at 3 s (9,989), sold at 4 s.
+    # Bought at 10,001; 1.8 x 5 + 0.5 x 2 = 10 bps below is 9,991: the bid is there at 3 s, sold at 4 s.
     trips = play(mid, [9, 0, 0, 0, 0, 0, 0], Policy(1.0), horizon_s=60, atr=5.0, fee_bps=0.0)
     assert list(trips.reason) == [EXIT_STOP] and list(trips.exit_row) == [4]
     assert trips.net_bps[0] == pytest.approx(9_984 - 10_001)

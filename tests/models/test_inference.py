@@ -1,4 +1,4 @@
-"""The live path with LightGBM: the bits of the batch, weights and calibration, golden rows, failures by name."""
+"""The live path with LightGBM: the bits of the batch, calibration, golden rows, failures by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from models.bundle import ENSEMBLE, GOLDEN, Bundle, BundleFault, generate_keys, write_bundle
-from models.inference import Ensemble, InferenceError, Members, check_golden
+from models.inference import Ensemble, Members, check_golden
 from models.members import log_softmax3
 from models.scaling import Scaler
 
@@ -204,22 +204,6 @@ def test_a_network_that_is_no_network(tmp_path: Path) -> None:
     with pytest.raises(BundleFault, match="model svm") as caught:
         Ensemble(bundle, ["SIMP"])
     assert caught.value.code == "bad_model"
-
-
-def test_a_failing_member_is_named_and_its_instrument_starts_afresh(made: Bundle) -> None:
-    ensemble = Ensemble(made, ["SIMP"])
-    x = bundle_parts.rows(1)[0]
-    assert ensemble.step("SIMP", x) is not None
-    # The native settings are gone, as after a fault in the library.
-    member = ensemble.members._members["gbdt"]
-    kept, member._arguments = member._arguments, (None, *member._arguments[1:])  # type: ignore[attr-defined]
-    member.probabilities = lambda: (_ for _ in ()).throw(RuntimeError("broken"))  # type: ignore[attr-defined]
-    with pytest.raises(InferenceError, match="model gbdt: broken") as caught:
-        ensemble.step("SIMP", x)
-    assert caught.value.member == "gbdt"
-    del member.probabilities  # type: ignore[attr-defined]
-    member._arguments = kept  # type: ignore[attr-defined]
-    assert ensemble.step("SIMP", x) is not None
 
 
 @pytest.mark.parametrize("row", [np.zeros(39, np.float32), np.zeros(40), np.zeros((1, 40), np.float32)])
