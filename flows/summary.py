@@ -36,7 +36,7 @@ def edge_line(manifest: Mapping[str, Any]) -> str:
     mark = simulated(manifest["watermark"])
     if not edge["trades"]:
         return f"verdict {edge['verdict']}: no trade on block score; no threshold was worth its costs{mark}"
-    low, high = edge["ci95_bps"]
+    low, high = edge["net_bps_ci"]
     return (
         f"verdict {edge['verdict']}: {edge['trades']} round trips on block score, {edge['net_bps_per_trade']:+.2f} bp each "
         f"net of spread and fees, 95 % [{low:+.2f}, {high:+.2f}]{mark}"

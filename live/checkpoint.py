@@ -19,7 +19,7 @@ class CheckpointError(ScalperError):
 
 
 def save(path: Path, body: dict[str, Any]) -> None:
-    """Replaces the checkpoint (temporary file, fsync, rename, fsync of the folder): a crash leaves old or new."""
+    """Replaces the checkpoint (temporary file, fsync, rename): a crash leaves the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _canonical(body)
     document = f'{{"format":{FORMAT},"sha256":"{_digest(text)}","body":{text}}}\n'

@@ -71,10 +71,8 @@ class Header:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        if values.get("format") != JOURNAL_FORMAT:
-            raise JournalError(
-                f"the journal has format {values.get('format')!r}, this version reads {JOURNAL_FORMAT}"
-            )
+        if not isinstance(values, dict) or values.get("format") != JOURNAL_FORMAT:
+            raise JournalError(f"this is not a journal of format {JOURNAL_FORMAT}: {str(values)[:80]}")
         instruments = [Instrument.from_dict(i) for i in values["instruments"]]
         return cls(
             values["session_id"],

@@ -28,7 +28,7 @@ class KeyManager:
 
     @classmethod
     def generate(cls, path: Path, *, force: bool = False) -> Self:
-        """Writes a new key to ``path`` (mode 0600); refuses to replace one: what it encrypted would be lost."""
+        """Writes a new key to ``path`` (mode 0600); refuses to replace one: its secrets would be lost."""
         if path.exists() and not force:
             raise ConfigError(
                 f"{path} exists; a new key could not open what the old one encrypted (--force replaces it)"

@@ -34,6 +34,10 @@ MAX_QUEUE = 50_000
 MAX_BATCH = 2_000
 RETRY_SECONDS = 2.0
 BUSY_TIMEOUT_MS = 1_000
+RECORD_ERRORS = (
+    sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError, OverflowError, ValueError,
+)  # fmt: skip
+"""What is wrong with one record, as against the database."""
 MAX_NS = (1 << 63) - 1
 FINAL_STATUSES = ("FILLED", "CANCELLED", "REJECTED", "NOT_SENT", "SHADOW")
 """Statuses of orders about which the broker has nothing more to say."""
@@ -152,10 +156,16 @@ class Storage:
         stop = False
         while not stop:
             batch, stop = self._take()
-            if batch:
-                self._write(batch)
-            elif self.degraded and time.monotonic() >= self._retry_at:
-                self._merge_back()
+            try:
+                if batch:
+                    self._write(batch)
+                elif self.degraded and time.monotonic() >= self._retry_at:
+                    self._merge_back()
+            except Exception as error:  # noqa: BLE001 - a dead writer would leave orders waiting for ever
+                self.degraded = f"the storage writer failed: {type(error).__name__}: {error}"
+                for work in batch:
+                    if work.done is not None:
+                        work.done(StorageError(self.degraded))
         if self.degraded:
             self._merge_back()
         if self._connection is not None:
@@ -177,7 +187,7 @@ class Storage:
     def _write(self, batch: list[_Work]) -> None:
         records = [record for work in batch for record in work.records]
         error: BaseException | None = None
-        refused: set[int] = set()
+        refused: dict[int, StorageError] = {}
         if self.degraded and time.monotonic() < self._retry_at:
             error = self._append_fallback(records)
         else:
@@ -191,24 +201,29 @@ class Storage:
                 self._retry_at = time.monotonic() + RETRY_SECONDS
                 error = self._append_fallback(records)
         for work in batch:
+            problem = error or next((refused[id(r)] for r in work.records if id(r) in refused), None)
             if work.done is not None:
-                known = next((r for r in work.records if id(r) in refused), None)
-                work.done(error or (_already_there(known) if known else None))
-            elif error is not None:
+                work.done(problem)
+            elif problem is not None:
                 self.lost += len(work.records)
+                self.degraded = self.degraded or str(problem)
 
-    def _commit(self, records: Iterable[Record]) -> set[int]:
+    def _commit(self, records: Iterable[Record]) -> dict[int, StorageError]:
         """One transaction. Returns ``id`` of the records that had to be new and were not."""
-        refused: set[int] = set()
+        refused: dict[int, StorageError] = {}
         connection = self._connection
         if connection is None:
             connection = self._connection = _open_for_writing(self.path)
         try:
             connection.execute("BEGIN IMMEDIATE")
             for record in records:
-                cursor = connection.execute(*statement(record))
-                if record.must_be_new and cursor.rowcount == 0:
-                    refused.add(id(record))
+                try:
+                    cursor = connection.execute(*statement(record))
+                except RECORD_ERRORS as error:  # this record is impossible; the others are not
+                    refused[id(record)] = StorageError(f"a row of {record.table} cannot be written: {error}")
+                else:
+                    if record.must_be_new and cursor.rowcount == 0:
+                        refused[id(record)] = _already_there(record)
             connection.execute("COMMIT")
         except sqlite3.Error:
             if connection.in_transaction:

@@ -24,6 +24,8 @@ from models.learner import F32, F64, I64, Mask, Progress
 HOUR_NS = 3_600_000_000_000
 MIN_TRADES = 10
 """Fewer round trips than this on block ``threshold`` are no evidence: the instrument is not traded."""
+NO_EVIDENCE = -1e6
+"""Objective of a trial with too few trades everywhere, below every real one."""
 CONFIDENCE_Z = 1.645
 TILT = 0.3
 """How far (in logs) the search may push a member's weight, and its square root bounds the temperature's
@@ -88,7 +90,7 @@ def calibrate(
     above zero gets ``threshold_bps`` null: do not trade.
     """
     with learner.fixed_threads(threads):
-        search = _Search([_Prepared.of(m, weights) for m in markets], weights, costs, cap)
+        search = _Search([_Prepared.of(m, weights) for m in markets], weights, costs, cap, min_trades)
         temperature = fit_temperature(search.stacked(weights), search.outcomes())
         progress(f"calibrate: temperature {temperature:.3f}, {len(markets)} instruments, {trials} trials")
         best, log = _run_trials(search, temperature, trials, seed, progress)
@@ -110,10 +112,12 @@ def calibrate(
             },
             "exit_move_bps": best.exit_move_bps, "stop_multiplier": best.stop_multiplier,
         }  # fmt: skip
+        top = max(t["objective"] for t in log)
         report = {
             "trials": len(log),
             "best_trial": max(log, key=lambda t: (t["objective"], -t["number"]))["number"],
-            "objective_bps_per_hour": max(t["objective"] for t in log), "temperature_fitted": temperature,
+            "objective_bps_per_hour": top if top > NO_EVIDENCE else None,
+            "temperature_fitted": temperature,
             "chosen": {
                 "threshold_cost_share": best.threshold_cost_share, "exit_move_bps": best.exit_move_bps,
                 "stop_multiplier": best.stop_multiplier, "temperature": best.temperature,
@@ -178,10 +182,11 @@ class _Prepared:
 
     @classmethod
     def of(cls, m: Market, weights: Mapping[str, float]) -> _Prepared:
-        keep = m.calibrate | m.threshold
+        calibrate, threshold = _span(m.calibrate), _span(m.threshold)
+        keep = calibrate | threshold
         cut = Market(
             m.ticker, m.recv_ns[keep], m.mid2_ticks[keep], m.spread_ticks[keep], m.y[keep], m.move_bps[keep],
-            m.calibrate[keep], m.threshold[keep], m.day[keep], m.fee_bps, {},
+            calibrate[keep], threshold[keep], m.day[keep], m.fee_bps, {},
         )  # fmt: skip
         if not cut.threshold.any() or not cut.calibrate.any():
             raise learner.TrainingError(
@@ -228,9 +233,15 @@ class _Search:
     """Everything a trial needs. Holds no row outside blocks ``calibrate`` and ``threshold``."""
 
     def __init__(
-        self, prepared: Sequence[_Prepared], weights: Mapping[str, float], costs: Costs, cap: float
+        self,
+        prepared: Sequence[_Prepared],
+        weights: Mapping[str, float],
+        costs: Costs,
+        cap: float,
+        min_trades: int,
     ) -> None:
         self.prepared, self.base, self.costs, self.cap = prepared, dict(weights), costs, cap
+        self.min_trades = min_trades
         self.bin_ns = max(30_000_000_000, 3 * (costs.horizon_ns + costs.latency_ns))
         self.usual_cost = {p.market.ticker: self._usual_cost(p) for p in prepared}
         self.median_cost = float(np.median(list(self.usual_cost.values())))
@@ -314,10 +325,13 @@ class _Search:
     def objective(self, played: Sequence[_Played]) -> float:
         """Net bps an hour, lower bound, over the instruments that would be traded at all.
 
-        An instrument with a bound below zero ends as "do not trade", so it costs nothing, unless all are
-        below: then the least bad one tells the search which way is up.
+        An instrument with a bound below zero ends as "do not trade" and costs nothing. If all are below,
+        the least bad one tells the search which way is up; not trading at all is the verdict's business, for
+        an idle trial would end the search here.
         """
-        bounds = [o.lower_bps_per_hour for o in played]
+        bounds = [o.lower_bps_per_hour for o in played if len(o.net_bps) >= self.min_trades]
+        if not bounds:
+            return NO_EVIDENCE
         good = [b for b in bounds if b > 0]
         return float(sum(good)) if good else float(max(bounds))
 
@@ -348,6 +362,15 @@ class _Search:
                 },
             }  # fmt: skip
         return out
+
+
+def _span(block: Mask) -> Mask:
+    """The block from its first row to its last. A position is held over rows that no model may see."""
+    at = np.flatnonzero(block)
+    span = np.zeros(len(block), bool)
+    if len(at):
+        span[at[0] : at[-1] + 1] = True
+    return span
 
 
 def _stretches(day: I64, block: Mask) -> list[slice]:
@@ -400,10 +423,11 @@ def _run_trials(
         )  # fmt: skip
         choices.append(picked)
         if (trial.number + 1) % 20 == 0:
-            progress(
-                f"calibrate: trial {trial.number + 1}/{trials}, best lower bound "
-                f"{max(t['objective'] for t in log):.2f} bps an hour"
+            top = max(t["objective"] for t in log)
+            said = (
+                f"best lower bound {top:.2f} bps an hour" if top > NO_EVIDENCE else "none traded enough yet"
             )
+            progress(f"calibrate: trial {trial.number + 1}/{trials}, {said}")
         return value
 
     study = optuna.create_study(

@@ -66,22 +66,26 @@ def publish(
         if known is not None:
             return known
         lineage = {**_lineage(bundle), **(tags or {})}
-        run_id = _record_run(client, _experiment(client, uri), bundle, lineage, attachments)
-        # A LoggedModel, not a run artifact: its location is the address a reader can open directly.
-        model = client.create_logged_model(
-            experiment_id=_experiment(client, uri),
-            name="bundle",
-            source_run_id=run_id,
-            model_type="scalper-bundle",
-        )
-        client.log_model_artifacts(model.model_id, str(bundle.path))
-        client.finalize_logged_model(model.model_id, "READY")
-        _ensure_model(client)
-        version = client.create_model_version(
-            MODEL, source=model.artifact_location, run_id=run_id,
-            tags={**lineage, SHA_TAG: bundle.sha256, "logged_model_id": model.model_id},
-        )  # fmt: skip
-        client.set_terminated(run_id)
+        experiment_id = _experiment(client, uri)
+        run_id = _record_run(client, experiment_id, bundle, lineage, attachments)
+        done = "FAILED"
+        try:
+            # A LoggedModel, not a run artifact: its location is the address a reader can open directly. The
+            # version names both: given the run alone a server refuses a source outside it, given the model
+            # alone MLflow looks it up in its global store, which is a new file in the current folder.
+            model = client.create_logged_model(
+                experiment_id, name="bundle", source_run_id=run_id, model_type="scalper-bundle"
+            )
+            client.log_model_artifacts(model.model_id, str(bundle.path))
+            client.finalize_logged_model(model.model_id, "READY")
+            _ensure_model(client)
+            version = client.create_model_version(
+                MODEL, source=model.artifact_location, run_id=run_id, model_id=model.model_id,
+                tags={**lineage, SHA_TAG: bundle.sha256, "logged_model_id": model.model_id},
+            )  # fmt: skip
+            done = "FINISHED"
+        finally:
+            client.set_terminated(run_id, done)
         return int(version.version)
 
 

@@ -26,8 +26,8 @@ def model_card(manifest: dict[str, Any]) -> str:
         for name, weight in sorted(weights.items())
     ]
     edge = metrics["edge"]
-    low, high = edge["ci95_bps"] or (None, None)
-    interval = f", {_number(edge['net_bps_per_trade'])} bp each, 95 % [{_number(low)}, {_number(high)}]"
+    low, high = edge.get("net_bps_ci") or (None, None)
+    interval = f", {_number(edge.get('net_bps_per_trade'))} bp each, 95 % [{_number(low)}, {_number(high)}]"
     return "\n".join(
         [
             f"# Model card: {', '.join(i['ticker'] for i in manifest['instruments'])}",

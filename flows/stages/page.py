@@ -30,7 +30,7 @@ def page(
         watermark=info.watermark,
         title=f"Backtest: {', '.join(i.ticker for i in info.instruments)}",
         period=(result.from_ns, result.to_ns),
-        summary=metrics["edge"]["summary"],
+        summary=metrics["edge"],
         gross_rub=result.gross_nano / NANO,
         fees_rub=result.fees_nano / NANO,
         net_rub=result.net_nano / NANO,

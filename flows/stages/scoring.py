@@ -34,20 +34,10 @@ def trips_bps(result: BacktestResult, dataset: Dataset) -> tuple[F64, F64]:
 
 
 def edge(result: BacktestResult, dataset: Dataset, seed: int) -> dict[str, Any]:
-    """What the gate asks about the held-out block, and ``evaluate.trade_summary`` of its round trips."""
+    """What the gate asks about the held-out block: ``evaluate.trade_summary`` of its round trips, and the verdict."""
     net, moved = trips_bps(result, dataset)
     summary = evaluate.rounded(evaluate.trade_summary(net, moved, seed=seed))
-    interval = summary.get("net_bps_ci")
-    return {
-        "block": "score",
-        "verdict": verdict(summary),
-        "trades": summary["trades"],
-        "net_bps_per_trade": summary.get("net_bps_per_trade"),
-        "ci95_bps": interval,
-        "lower95_bps": interval[0] if interval else None,
-        "net_nano": result.net_nano,
-        "summary": summary,
-    }
+    return {"block": "score", "verdict": verdict(summary), "net_nano": result.net_nano, **summary}
 
 
 def calibration(dataset: Dataset) -> tuple[dict[str, float], dict[str, list[dict[str, float]]]]:

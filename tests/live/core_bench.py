@@ -1,4 +1,6 @@
-"""A small bench to put the engine through its paces: one or two instruments, a patient broker, hand-made books."""
+"""A small bench to put the engine through its paces: one or two instruments, a patient broker, hand-made
+books.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ MID = 30_000
 
 
 def instrument(ticker: str = "AAA", tick_value_nano: int = NANO // 10) -> Instrument:
-    return Instrument(f"uid-{ticker}", ticker, "TQBR", f"FIGI{ticker}", "share", 10, NANO // 100, tick_value_nano)
+    return Instrument(
+        f"uid-{ticker}", ticker, "TQBR", f"FIGI{ticker}", "share", 10, NANO // 100, tick_value_nano
+    )
 
 
 def config(**changes: Any) -> EngineConfig:
@@ -41,7 +45,7 @@ def model(tickers: tuple[str, ...] = ("AAA", "BBB"), **changes: Any) -> ModelPar
 
 @dataclass
 class Bench:
-    """An engine with its commands collected. ``tell`` hands over one event, ``now_ns`` moves by ``after_ns``."""
+    """An engine with its commands collected. ``tell`` hands over one event ``after_ns`` later."""
 
     engine: Engine
     now_ns: int = START_NS
@@ -50,7 +54,10 @@ class Bench:
 
     @classmethod
     def make(
-        cls, settings: EngineConfig | None = None, params: ModelParams | None = None, tickers: tuple[str, ...] = ("AAA", "BBB")
+        cls,
+        settings: EngineConfig | None = None,
+        params: ModelParams | None = None,
+        tickers: tuple[str, ...] = ("AAA", "BBB"),
     ) -> Bench:
         instruments = {t: instrument(t) for t in tickers}
         return cls(Engine(settings or config(), instruments, params or model(tickers), KEY))
@@ -73,15 +80,17 @@ class Bench:
         for ticker in self.engine.instruments:
             self.book(ticker)
 
-    def tell(self, kind: Any, *values: Any, after_ns: int = SECOND_NS // 10, **named: Any) -> list[cmd.Command]:
+    def tell(
+        self, kind: Any, *values: Any, after_ns: int = SECOND_NS // 10, **named: Any
+    ) -> list[cmd.Command]:
         self.now_ns += after_ns
         commands = self.engine.on(kind(self.now_ns, *values, **named))
         self.log += commands
         return commands
 
     def book(
-        self, ticker: str = "AAA", *, bid: int = MID - 1, spread: int = 2, lots: int = 100, after_ns: int = SECOND_NS // 10,
-        **changes: Any,
+        self, ticker: str = "AAA", *, bid: int = MID - 1, spread: int = 2, lots: int = 100,
+        after_ns: int = SECOND_NS // 10, **changes: Any,
     ) -> list[cmd.Command]:  # fmt: skip
         self.now_ns += after_ns
         book = ev.Book(
@@ -100,18 +109,26 @@ class Bench:
     def orders(self) -> list[cmd.PlaceOrder]:
         return [c for c in self.log if isinstance(c, cmd.PlaceOrder)]
 
-    def update(self, order: cmd.PlaceOrder, status: str, executed: int = 0, fills: Any = (), reason: str = "") -> Any:
+    def update(
+        self, order: cmd.PlaceOrder, status: str, executed: int = 0, fills: Any = (), reason: str = ""
+    ) -> Any:
         return self.tell(ev.OrderUpdate, order.client_order_id, "x-1", status, executed, tuple(fills), reason)
 
-    def fill(self, order: cmd.PlaceOrder, price: int | None = None, lots: int | None = None, fee: int = 0) -> Any:
-        """Fill ``order`` (by default whole, at its price or the touch); the rest of a partial fill stays open."""
+    def fill(
+        self, order: cmd.PlaceOrder, price: int | None = None, lots: int | None = None, fee: int = 0
+    ) -> Any:
+        """Fill ``order`` (by default whole, at its price or the touch); the rest of a partial fill stays
+        open.
+        """
         lots = order.lots if lots is None else lots
         self.trades += 1
         at = price if price is not None else (order.price_ticks or MID + order.side)
         status = "FILLED" if lots == order.lots else "PARTIAL"
         return self.update(order, status, lots, [ev.FillInfo(f"t{self.trades}", at, lots, fee)])
 
-    def enter(self, move: int = 50_000, ticker: str = "AAA", price: int | None = None, fee: int = 0) -> list[cmd.PlaceOrder]:
+    def enter(
+        self, move: int = 50_000, ticker: str = "AAA", price: int | None = None, fee: int = 0
+    ) -> list[cmd.PlaceOrder]:
         """A signal whose orders all fill."""
         orders = [c for c in self.score(move, ticker) if isinstance(c, cmd.PlaceOrder)]
         for order in orders:

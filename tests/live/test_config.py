@@ -136,7 +136,9 @@ def test_a_refusal_names_key_value_line_and_what_is_allowed(tmp_path, text, word
 
 
 def test_times_and_ids_may_be_written_without_quotes(tmp_path):
-    loaded = load(tmp_path, "session: {start_time: 09:50, end_time: 18:39:30}\nbroker: {account_id: 2000000001}\n")
+    loaded = load(
+        tmp_path, "session: {start_time: 09:50, end_time: 18:39:30}\nbroker: {account_id: 2000000001}\n"
+    )
     assert loaded.session.start_time == "09:50"
     assert loaded.broker.account_id == "2000000001"
     core = config.engine_config(loaded).session
@@ -156,7 +158,9 @@ def test_overrides_win_and_say_where_they_came_from(tmp_path):
     loaded = config.load(path, ["paper.speed=30", "data.instruments=[SBER, GAZP_TQBR]"])
     assert loaded.paper.speed == 30.0
     assert loaded.data.instruments == ("SBER", "GAZP_TQBR")
-    with pytest.raises(ConfigError, match=r"command line: unknown key paper\.spede; did you mean paper\.speed"):
+    with pytest.raises(
+        ConfigError, match=r"command line: unknown key paper\.spede; did you mean paper\.speed"
+    ):
         config.load(path, ["paper.spede=30"])
     with pytest.raises(ConfigError, match="section.key=value"):
         config.load(path, ["speed"])
@@ -180,7 +184,9 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
 
 
 def test_conversion_is_exact_where_floats_are_not():
-    core = config.engine_config(config.load(None, ["risk.max_risk_per_instrument=0.1", "risk.capital_base=0.3"]))
+    core = config.engine_config(
+        config.load(None, ["risk.max_risk_per_instrument=0.1", "risk.capital_base=0.3"])
+    )
     assert core.risk.max_risk_per_instrument_ppm == 100_000
     assert core.risk.capital_base_nano == 300_000_000
 

@@ -1,4 +1,6 @@
-"""The order life cycle: one closed table, fills booked once, nothing illegal ignored, UNKNOWN until the broker says."""
+"""The order life cycle: one closed table, fills booked once, nothing illegal ignored, UNKNOWN until the
+broker says.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def test_nothing_leaves_a_finished_state() -> None:
         assert LEGAL_MOVES[state] == {state}
 
 
-@pytest.mark.parametrize("state,status", [("FILLED", "CANCELLED"), ("CANCELLED", "FILLED"), ("REJECTED", "PARTIAL")])
+@pytest.mark.parametrize(
+    "state,status", [("FILLED", "CANCELLED"), ("CANCELLED", "FILLED"), ("REJECTED", "PARTIAL")]
+)
 def test_a_finished_order_cannot_become_something_else(state: str, status: str) -> None:
     executed = 10 if state == "FILLED" else 0
     update = ev.OrderUpdate(0, "id", "x", status, 10)  # type: ignore[arg-type]
@@ -94,7 +98,8 @@ def test_more_lots_than_ordered_are_booked_and_held_against_the_broker() -> None
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(STATUSES), st.integers(0, 12), st.lists(st.integers(0, 4), max_size=4)), max_size=12
+        st.tuples(st.sampled_from(STATUSES), st.integers(0, 12), st.lists(st.integers(0, 4), max_size=4)),
+        max_size=12,
     )
 )
 @settings(max_examples=150, deadline=None)
@@ -116,10 +121,14 @@ def test_any_sequence_of_messages_books_each_deal_once_and_never_passes_in_silen
             assert entry.state == status
         else:
             assert entry.state == before
-            assert "ORDER_ECHO" in audits(commands) or bench.engine.holds.get("ORDER_STATE", "AAA") is not None
+            assert (
+                "ORDER_ECHO" in audits(commands) or bench.engine.holds.get("ORDER_STATE", "AAA") is not None
+            )
     booked = sum(c.lots * c.side for c in of(bench.log, cmd.FillBooked))
     assert booked == bench.lots()
-    assert sum(1 for c in of(bench.log, cmd.FillBooked) if c.client_order_id == order.client_order_id) == len(told)
+    assert sum(1 for c in of(bench.log, cmd.FillBooked) if c.client_order_id == order.client_order_id) == len(
+        told
+    )
 
 
 def test_a_time_out_leaves_the_order_unknown_and_blocks_entries_in_that_instrument_only() -> None:
@@ -145,14 +154,17 @@ def test_an_unanswered_order_becomes_unknown_by_itself() -> None:
 def test_queries_of_an_unknown_order_are_bounded_then_rare() -> None:
     execution = ExecutionConfig()
     bench = Bench.ready()
-    order = of(bench.score(), cmd.PlaceOrder)[0]
+    order, other = of(bench.score(), cmd.PlaceOrder)
+    bench.update(other, "CANCELLED")
     bench.update(order, "UNKNOWN")
     for _ in range(120):
         bench.tell(ev.Timer, after_ns=SECOND_NS)
     queries = [c for c in of(bench.log, cmd.QueryOrder) if c.client_order_id == order.client_order_id]
     assert len(queries) == execution.max_queries
     assert "ORDER_QUERIES_EXHAUSTED" in audits(bench.log)
-    assert sum(1 for c in of(bench.log, cmd.Notify) if c.kind == "ORDER_UNKNOWN" and "terminal" in c.text) == 1
+    assert (
+        sum(1 for c in of(bench.log, cmd.Notify) if c.kind == "ORDER_UNKNOWN" and "terminal" in c.text) == 1
+    )
     assert bench.engine.holds.get("ORDER_UNKNOWN", "AAA") is not None
 
 

@@ -17,12 +17,22 @@ from market.types import NANO
 TOUCH = Touch(29_999, 40, 30_001, 60)
 
 
-@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 500), st.integers(500, 3_000), st.integers(100, 10**6))
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 5),
+    st.integers(1, 500),
+    st.integers(500, 3_000),
+    st.integers(100, 10**6),
+)
 def test_the_stop_is_the_specified_fraction_of_the_entry_price_rounded_away(
     sum_tr2: int, bars: int, spread: int, multiplier_e3: int, entry: int
 ) -> None:
     atr5 = Fraction(sum_tr2, 2 * bars) / entry
-    exact = entry * (Fraction(18, 10) * atr5 + Fraction(1, 2) * Fraction(spread, entry)) * Fraction(multiplier_e3, 1000)
+    exact = (
+        entry
+        * (Fraction(18, 10) * atr5 + Fraction(1, 2) * Fraction(spread, entry))
+        * Fraction(multiplier_e3, 1000)
+    )
     distance = stop_distance_ticks(sum_tr2, bars, spread, multiplier_e3)
     assert distance == max(1, ceil(exact))
 
@@ -75,7 +85,13 @@ def test_the_volume_never_exceeds_any_limit_and_never_leaves_a_whole_lot_unused(
 
     assert lots == 0 or allowed(lots)
     assert not allowed(lots + 1)
-    assert bound_by in ("RISK_BUDGET", "POSITION_LIMIT", "EXPOSURE_LIMIT", "GROSS_EXPOSURE_LIMIT", "LIQUIDITY")
+    assert bound_by in (
+        "RISK_BUDGET",
+        "POSITION_LIMIT",
+        "EXPOSURE_LIMIT",
+        "GROSS_EXPOSURE_LIMIT",
+        "LIQUIDITY",
+    )
 
 
 def test_a_volume_of_nothing_is_a_refusal_that_names_the_limit() -> None:
@@ -116,8 +132,8 @@ def test_up_to_five_lots_are_one_ioc_market_order() -> None:
 
 
 @given(
-    st.sampled_from((1, -1)), st.integers(1, 1_000), st.integers(1, 50), st.integers(0, 60), st.integers(0, 10**6),
-    st.integers(0, 20),
+    st.sampled_from((1, -1)), st.integers(1, 1_000), st.integers(1, 50), st.integers(0, 60),
+    st.integers(0, 10**6), st.integers(0, 20),
 )  # fmt: skip
 def test_a_split_loses_no_lot_and_its_limit_stays_inside_the_touch(
     direction: int, lots: int, spread: int, improvement: int, share_ppm: int, threshold: int

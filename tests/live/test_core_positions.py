@@ -1,4 +1,6 @@
-"""Realised PnL is booked on partial closes, full closes and reversals; fees included; equal to cash to the nano."""
+"""Realised PnL is booked on partial closes, full closes and reversals; fees included; equal to cash to the
+nano.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from live.core import events as ev
 from live.core.positions import Position
 
 DEALS = st.lists(
-    st.tuples(st.sampled_from((1, -1)), st.integers(1, 50_000), st.integers(1, 60), st.integers(0, 10**9)), max_size=60
+    st.tuples(st.sampled_from((1, -1)), st.integers(1, 50_000), st.integers(1, 60), st.integers(0, 10**9)),
+    max_size=60,
 )
 
 
@@ -35,7 +38,9 @@ def test_realised_plus_unrealised_equals_the_cash_flow_plus_the_mark(
 
 
 @given(DEALS)
-def test_round_trips_add_up_to_the_realised_result_and_the_fees(deals: list[tuple[int, int, int, int]]) -> None:
+def test_round_trips_add_up_to_the_realised_result_and_the_fees(
+    deals: list[tuple[int, int, int, int]],
+) -> None:
     inst, position = instrument(), Position()
     gross = fees = 0
     for now_ns, (side, price, size, fee) in enumerate(deals):

@@ -242,6 +242,24 @@ def test_positions_do_not_bridge_days(two: list[calibrate.Market]) -> None:
     assert len(stretches) == 2 and stretches[0].stop == stretches[1].start
 
 
+def test_rows_without_scores_do_not_cut_a_position(two: list[calibrate.Market], tmp_path: Path) -> None:
+    """Whether the masks name all rows of a block or only those with scores, the answer is the same."""
+    search(two, tmp_path / "all")
+    scored = [np.isfinite(m.logp["lstm"]).all(axis=1) for m in two]
+    for m, rows in zip(two, scored, strict=True):  # ends belong to the span in either form
+        rows |= np.isin(
+            np.arange(len(rows)), [np.flatnonzero(b)[i] for b in (m.calibrate, m.threshold) for i in (0, -1)]
+        )
+    only = [
+        replace(m, calibrate=m.calibrate & r, threshold=m.threshold & r)
+        for m, r in zip(two, scored, strict=True)
+    ]
+    assert search(only, tmp_path / "only") == search(two, tmp_path / "again")
+    assert (tmp_path / "only" / "calibration.json").read_bytes() == (
+        tmp_path / "all" / "calibration.json"
+    ).read_bytes()
+
+
 def test_a_member_without_scores_is_named(two: list[calibrate.Market], tmp_path: Path) -> None:
     lame = replace(two[0], logp={"gbdt": two[0].logp["gbdt"]})
     with pytest.raises(learner.TrainingError, match="lstm, svm"):

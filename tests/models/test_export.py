@@ -1,4 +1,4 @@
-"""From random weights to TFLite: the exported networks against plain NumPy with state carried, and the gates."""
+"""From random weights to TFLite: the exported networks against plain NumPy, state carried, and the gates."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def transformer(w: dict[str, Any], x: F64) -> F64:
 
 
 def expected(weights: dict[str, Any], X: Any, usable: Any, reset: Any) -> dict[str, NDArray[np.float32]]:
-    """What training would leave: by carried state, by windows of usable rows since the last reset, row by row."""
+    """What training would leave: by carried state, by windows of usable rows since a reset, row by row."""
     scaled = bundle_parts.scaler().apply(X).astype(np.float64)
     out = {name: np.full((len(X), 3), np.nan, np.float32) for name in NETWORKS}
     h = c = np.zeros(H)

@@ -146,6 +146,21 @@ def test_a_bundle_that_answers_differently_here_is_refused(made: Bundle, tmp_pat
     assert "lstm" in refusal(names=np.array(["lstm"]))
 
 
+def test_int8_members_may_differ_a_little_more(tmp_path: Path) -> None:
+    files = bundle_parts.parts(tmp_path / "parts")
+    manifest = bundle_parts.manifest(quantisation={"passed": True, "members": {"gbdt": {"mode": "INT8"}}})
+    with np.load(files[GOLDEN]) as golden:
+        arrays = {k: golden[k].copy() for k in golden.files}
+    for off, passes in ((2e-3, True), (2e-2, False)):
+        np.savez(files[GOLDEN], **arrays | {"p": arrays["p"] + off})
+        bundle = Bundle.draft(files, manifest)
+        if passes:
+            check_golden(bundle)
+        else:
+            with pytest.raises(BundleFault, match="0.005 is allowed"):
+                check_golden(bundle)
+
+
 def test_a_golden_file_that_is_no_archive(tmp_path: Path) -> None:
     files = bundle_parts.parts(tmp_path / "parts")
     for junk in (b"", b"PK\x03\x04", b"\x93NUMPY"):

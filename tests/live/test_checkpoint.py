@@ -1,0 +1,77 @@
+"""The checkpoint: old or new after a crash, never half; damage is an error, not a fresh start."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from live import checkpoint
+from live.takeover import read_checkpoint
+
+BODY = {"account": "paper:1", "session_id": "s", "engine": {"now_ns": 5, "lots": [1, -2]}}
+
+
+def test_there_and_back(tmp_path):
+    path = tmp_path / "checkpoint.json"
+    assert checkpoint.load(path) is None
+    checkpoint.save(path, BODY)
+    assert checkpoint.load(path) == BODY
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.json"]
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_any_changed_byte_is_noticed(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("c") / "checkpoint.json"
+    checkpoint.save(path, BODY)
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 2))
+    content[at] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bytes(content))
+    try:
+        loaded = checkpoint.load(path)
+    except checkpoint.CheckpointError as error:
+        assert "resume" in str(error)
+    else:
+        assert loaded == BODY  # white space or an equal escape
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, 60])
+def test_a_torn_file_is_an_error_with_the_way_out(tmp_path, length):
+    path = tmp_path / "checkpoint.json"
+    checkpoint.save(path, BODY)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(checkpoint.CheckpointError, match="halted until `live-runner resume`"):
+        checkpoint.load(path)
+
+
+def test_another_format_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.json"
+    checkpoint.save(path, BODY)
+    content = json.loads(path.read_text())
+    content["format"] = 2
+    path.write_text(json.dumps(content))
+    with pytest.raises(checkpoint.CheckpointError, match="format 2"):
+        checkpoint.load(path)
+
+
+def test_a_damaged_one_is_kept_and_starts_halted(tmp_path):
+    path = tmp_path / "checkpoint.json"
+    path.write_text("{")
+    told = []
+    found = read_checkpoint(path, "paper:1", lambda *args, **fields: told.append(args))
+    assert found.body is None
+    assert "checkpoint.json.damaged-1" in found.halt
+    assert (tmp_path / "checkpoint.json.damaged-1").read_text() == "{"
+    assert told == [("SESSION", "CHECKPOINT_DAMAGED")]
+
+
+def test_another_accounts_checkpoint_is_not_restored(tmp_path):
+    path = tmp_path / "checkpoint.json"
+    checkpoint.save(path, BODY)
+    assert read_checkpoint(path, "paper:1", lambda *a, **f: None).body == BODY["engine"]
+    other = read_checkpoint(path, "production:2", lambda *a, **f: None)
+    assert (other.body, other.halt) == (None, "")

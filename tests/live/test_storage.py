@@ -1,0 +1,194 @@
+"""SQLite of the runner: intentions before the wire, the fallback file, readers, kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from live.storage import Record, Storage, StorageError, reader, unresolved_orders
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def order(key: str, **changes) -> dict:
+    fields = {
+        "client_order_id": key, "session_id": "s1", "trace_id": "t", "ticker": "SIMP", "side": 1, "lots": 2,
+        "order_type": "market", "price_ticks": None, "tif": "fak", "reduce_only": 0, "reason": "SIGNAL",
+        "created_ns": 10, "updated_ns": 10,
+    }  # fmt: skip
+    return {**fields, **changes}
+
+
+@pytest.fixture
+def opened(tmp_path):
+    storage = Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
+    yield storage
+    storage.close()
+
+
+def rows(storage: Storage, sql: str) -> list[tuple]:
+    with reader(storage.path) as connection:
+        return [tuple(row) for row in connection.execute(sql)]
+
+
+def test_an_intent_is_readable_as_soon_as_it_is_awaited(opened):
+    asyncio.run(_await(lambda: opened.intent(order("a"))))
+    assert rows(opened, "SELECT client_order_id, status FROM orders") == [("a", "INTENT")]
+
+
+async def _await(*calls):
+    for call in calls:
+        await call()
+
+
+def test_an_order_is_written_once_only(opened):
+    with pytest.raises(StorageError, match="written before"):
+        asyncio.run(_await(lambda: opened.intent(order("a")), lambda: opened.intent(order("a", lots=9))))
+    assert rows(opened, "SELECT lots FROM orders") == [(2,)]
+
+
+def test_updates_change_an_order_but_never_invent_one(opened):
+    async def work():
+        await opened.intent(order("a"))
+        opened.put(Record("orders", {"client_order_id": "ghost", "status": "FILLED"}))
+        await opened.commit(
+            Record("orders", {"client_order_id": "a", "status": "FILLED", "lots_executed": 2})
+        )
+
+    asyncio.run(work())
+    assert rows(opened, "SELECT client_order_id, status, lots_executed FROM orders") == [("a", "FILLED", 2)]
+
+
+def test_an_unknown_column_is_a_defect_not_a_silent_loss(opened):
+    with pytest.raises(StorageError, match="has no column colour"):
+        asyncio.run(_await(lambda: opened.commit(Record("orders", {"client_order_id": "a", "colour": 1}))))
+    asyncio.run(_await(lambda: opened.intent(order("b"))))
+    assert rows(opened, "SELECT client_order_id FROM orders") == [("b",)]
+
+
+def test_a_locked_database_sends_records_to_the_fallback_and_takes_them_back(tmp_path):
+    storage = Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
+    blocker = sqlite3.connect(storage.path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    asyncio.run(_await(lambda: storage.intent(order("a")), lambda: storage.intent(order("b"))))
+    assert "SQLite does not take writes" in storage.degraded
+    written = [
+        json.loads(line)["fields"]["client_order_id"] for line in storage.fallback.read_text().splitlines()
+    ]
+    assert written == ["a", "b"]
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    storage.close()
+    assert not storage.fallback.exists()
+    assert rows(storage, "SELECT client_order_id, status FROM orders ORDER BY 1") == [
+        ("a", "INTENT"),
+        ("b", "INTENT"),
+    ]
+
+
+def test_when_nothing_can_be_written_the_intent_fails(tmp_path):
+    storage = Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
+    (tmp_path / "fallback.jsonl").mkdir()
+    blocker = sqlite3.connect(storage.path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError, match="neither"):
+        asyncio.run(_await(lambda: storage.intent(order("a"))))
+    blocker.close()
+    (tmp_path / "fallback.jsonl").rmdir()
+    storage.close()
+
+
+def test_a_fallback_file_merged_before_a_crash_does_not_undo_newer_states(tmp_path):
+    path, fallback = tmp_path / "scalper.db", tmp_path / "fallback.jsonl"
+    text = json.dumps({"table": "orders", "fields": order("a", status="INTENT")}) + "\n" + '{"table": "ord'
+    fallback.write_text(text)
+    storage = Storage.open(path, fallback)
+    asyncio.run(
+        _await(lambda: storage.commit(Record("orders", {"client_order_id": "a", "status": "FILLED"})))
+    )
+    storage.close()
+    assert (tmp_path / "fallback.jsonl.damaged").read_text() == '{"table": "ord\n'
+    fallback.write_text(text)  # the crash came between the commit and the removal
+    Storage.open(path, fallback).close()
+    assert rows(storage, "SELECT status FROM orders") == [("FILLED",)]
+    assert not fallback.exists()
+
+
+def test_a_database_of_another_version_is_refused(tmp_path):
+    connection = sqlite3.connect(tmp_path / "scalper.db")
+    connection.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT)")
+    connection.execute("INSERT INTO meta VALUES('schema_version', '99')")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StorageError, match="schema version 99"):
+        Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
+
+
+def test_readers_cannot_write(opened):
+    with pytest.raises(StorageError, match="readonly"), reader(opened.path) as connection:
+        connection.execute("DELETE FROM orders")
+
+
+def test_unresolved_orders_know_their_account_and_newer_finished_ones(opened):
+    async def work():
+        opened.put(Record("sessions", {"session_id": "s1", "account": "sandbox:1"}))
+        for key, status, updated in (
+            ("a", "UNKNOWN", 1),
+            ("b", "FILLED", 50),
+            ("c", "FILLED", 5),
+            ("d", "SHADOW", 90),
+        ):
+            await opened.intent(order(key, created_ns=updated))
+            await opened.commit(
+                Record("orders", {"client_order_id": key, "status": status, "updated_ns": updated})
+            )
+
+    asyncio.run(work())
+    assert [(r["client_order_id"], r["account"]) for r in unresolved_orders(opened.path)] == [
+        ("a", "sandbox:1")
+    ]
+    assert [r["client_order_id"] for r in unresolved_orders(opened.path, since_ns=20)] == ["a", "b"]
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_storage import order
+from live.storage import Storage
+async def work():
+    storage = Storage.open(Path({db!r}), Path({fallback!r}))
+    for n in range(20):
+        await storage.intent(order(f"k{{n}}"))
+        os.write(1, b".")
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(work())
+"""
+
+
+def test_every_awaited_intent_survives_kill_9(tmp_path):
+    script = KILLED.format(
+        tests=str(Path(__file__).parent),
+        db=str(tmp_path / "scalper.db"),
+        fallback=str(tmp_path / "fallback.jsonl"),
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout == b"." * 20
+    storage = Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
+    storage.close()
+    assert len(unresolved_orders(storage.path)) == 20
