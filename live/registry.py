@@ -28,9 +28,9 @@ from typing import Any
 from market.errors import RegistryError
 
 TIMEOUT_S = 10.0
-MAX_FILES = 64
-MAX_FILE_BYTES = 128 * 1024 * 1024
-MAX_BUNDLE_BYTES = 256 * 1024 * 1024
+MAX_FILES = 32
+MAX_FILE_BYTES = 64 << 20
+MAX_BUNDLE_BYTES = 128 << 20
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 CHUNK = 1 << 16
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"

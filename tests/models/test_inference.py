@@ -157,7 +157,7 @@ def test_int8_members_may_differ_a_little_more(tmp_path: Path) -> None:
         if passes:
             check_golden(bundle)
         else:
-            with pytest.raises(BundleFault, match="0.005 is allowed"):
+            with pytest.raises(BundleFault, match=r"0\.005 is allowed"):
                 check_golden(bundle)
 
 
