@@ -35,7 +35,8 @@ MAX_BATCH = 2_000
 RETRY_SECONDS = 2.0
 BUSY_TIMEOUT_MS = 1_000
 RECORD_ERRORS = (
-    sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError, OverflowError, ValueError,
+    sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError,
+    OverflowError, ValueError,
 )  # fmt: skip
 """What is wrong with one record, as against the database."""
 MAX_NS = (1 << 63) - 1

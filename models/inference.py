@@ -28,8 +28,8 @@ __all__ = [
 GOLDEN_TOLERANCE = 1e-4
 """Largest difference of a probability between the machine that made a bundle and the one that runs it."""
 GOLDEN_TOLERANCE_INT8 = 5e-3
-"""Largest difference of a probability between the machine that made a bundle and one that runs it.
-kernels move a probability by up to 3e-3 (measured). A broken interpreter is off by tenths."""
+"""The same where INT8 networks take part: their activations are rounded to eight bits on the fly, so another
+CPU's kernels move a probability by up to 3e-3 (measured). A broken interpreter is off by tenths."""
 MAX_MILLIBPS = 10_000_000
 
 

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+import grpc
 import grpc.aio
 
 from market.errors import BrokerError
@@ -20,7 +21,13 @@ CANCEL_FAILED = "30059"
 ORDER_NOT_FOUND = "50005"
 RATE_LIMITED = "80002"
 TOO_MANY_STREAMS = "80001"
-_CODE = re.compile(r"\b(\d{5})\b")
+_CODE = re.compile(r"\s*(\d{5})(?!\d)")
+"""The broker's details begin with its code. Elsewhere five digits may be a port ("failed to connect to ...:50051")."""
+_DOUBTFUL = (
+    grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN,
+)  # fmt: skip
+"""Whatever the text says, these do not prove that the request was not carried out."""
 
 
 class Verdict(Enum):
@@ -64,7 +71,7 @@ _HINTS = {
 def classify(error: grpc.aio.AioRpcError) -> Failure:
     """The meaning of a gRPC error."""
     details = error.details() or ""
-    found = _CODE.search(details)
+    found = _CODE.match(details)
     metadata = _metadata(error)
     text = metadata.get("message", "") or details
     if found is None:
@@ -73,7 +80,8 @@ def classify(error: grpc.aio.AioRpcError) -> Failure:
     retry_after = (
         _seconds(metadata.get("x-ratelimit-reset", "")) if code in (RATE_LIMITED, TOO_MANY_STREAMS) else 0.0
     )
-    return Failure(_verdict(code), code, text[:200], retry_after)
+    verdict = Verdict.UNKNOWN if error.code() in _DOUBTFUL else _verdict(code)
+    return Failure(verdict, code, text[:200], retry_after)
 
 
 def _verdict(code: str) -> Verdict:

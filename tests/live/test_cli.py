@@ -39,7 +39,18 @@ def test_help_imports_nothing_heavy():
     assert "live-runner --model prod" in done.stdout
 
 
-COMMANDS = ["init-config", "health-check", "backtest", "replay", "status", "halt", "resume", "keygen", "encrypt", "dashboard"]
+COMMANDS = [
+    "init-config",
+    "health-check",
+    "backtest",
+    "replay",
+    "status",
+    "halt",
+    "resume",
+    "keygen",
+    "encrypt",
+    "dashboard",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -145,7 +145,7 @@ def test_links_folders_odd_names_and_sizes_are_refused(tmp_path, monkeypatch):
 class _Mlflow(BaseHTTPRequestHandler):
     """The handful of MLflow's REST answers that the runner asks for, as recorded from MLflow 3.17."""
 
-    listing: list[dict] = []
+    listing: tuple[dict, ...] = ()
 
     def do_GET(self):
         parts = urllib.parse.urlsplit(self.path)
@@ -167,7 +167,7 @@ class _Mlflow(BaseHTTPRequestHandler):
         elif path.endswith("/get-download-uri"):
             self._json(200, {"artifact_uri": "mlflow-artifacts:/1/models/m-1/artifacts"})
         elif path == "/api/2.0/mlflow-artifacts/artifacts":
-            self._json(200, {"files": self.listing})
+            self._json(200, {"files": list(self.listing)})
         else:
             self._reply(
                 200, FILES[path.removeprefix("/api/2.0/mlflow-artifacts/artifacts/1/models/m-1/artifacts/")]
@@ -188,7 +188,7 @@ class _Mlflow(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    handler = type("Handler", (_Mlflow,), {"listing": [{"path": n, "is_dir": False} for n in FILES]})
+    handler = type("Handler", (_Mlflow,), {"listing": tuple({"path": n, "is_dir": False} for n in FILES)})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         yield served, handler
@@ -207,7 +207,7 @@ def test_server(tmp_path, server):
 @pytest.mark.parametrize("name", ["../evil", "a/b", "..", "C:\\x", "x" * 65])
 def test_names_from_a_server_cannot_leave_the_folder(tmp_path, server, name):
     served, handler = server
-    handler.listing = [*handler.listing, {"path": name, "is_dir": False}]
+    handler.listing = (*handler.listing, {"path": name, "is_dir": False})
     with pytest.raises(RegistryError, match="such a name is refused"):
         registry.pull(f"http://127.0.0.1:{served.server_address[1]}", "scalper", "prod", tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []

@@ -1,0 +1,321 @@
+"""The whole runner as a process against the paper exchange: trades, stops, crashes, shadows, reloads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_bundle import make_bundle, make_recording
+
+from live import replay
+from live.audit import read as read_audit
+from live.storage import Record, Storage, reader
+from market.recording import Recording
+from models.bundle import Bundle
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+WAIT_S = 90.0
+SPEED = 20
+SETTINGS = [
+    "session.enabled=false", "model.registry=file:artifacts/bundle", f"paper.speed={SPEED}",
+    "risk.loss_cooldown_minutes=0", "manual_override.poll_interval_seconds=0.1", "model.poll_interval_seconds=0.5",
+    # Latency of a shared test machine is not what is tested here.
+    "system.latency_violation_limit=100000",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A workspace with recording, keys and bundle; tests work on copies."""
+    folder = tmp_path_factory.mktemp("template")
+    recording = make_recording(folder / "data" / "recording")
+    make_bundle(folder / "artifacts" / "bundle", recording, folder / "keys")
+    return folder
+
+
+@pytest.fixture
+def workspace(template, tmp_path) -> Path:
+    shutil.copytree(template, tmp_path / "ws")
+    return tmp_path / "ws"
+
+
+def start(
+    workspace: Path, *settings: str, alias: str = "prod", options: tuple[str, ...] = ()
+) -> subprocess.Popen:
+    overrides = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "live.cli", "--model", alias, *options, *overrides], cwd=workspace, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    try:
+        output, _ = process.communicate(timeout=WAIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        pytest.fail(f"the runner did not end:\n{output}")
+    assert process.returncode == code, output
+    return output
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"it never happened; the runner said:\n{process.communicate()[0]}")
+        time.sleep(0.05)
+
+
+def query(workspace: Path, sql: str) -> list[tuple]:
+    path = workspace / "runtime" / "scalper.db"
+    if not path.exists():
+        return []
+    with reader(path) as connection:
+        return [tuple(row) for row in connection.execute(sql)]
+
+
+def placed(workspace: Path) -> int:
+    try:
+        return len(query(workspace, "SELECT 1 FROM orders"))
+    except (sqlite3.Error, Exception):  # noqa: BLE001 - not there yet
+        return 0
+
+
+def summary(workspace: Path) -> dict:
+    files = sorted(
+        (workspace / "runtime" / "session").glob("*/summary.json"), key=lambda p: p.stat().st_mtime
+    )
+    return json.loads(files[-1].read_text())
+
+
+def audited(workspace: Path) -> list[str]:
+    path = workspace / "runtime" / "audit.log"
+    return [line.event for line in read_audit(path)] if path.exists() else []
+
+
+def paper_stats(workspace: Path) -> dict:
+    return json.loads((workspace / "runtime" / "paper" / "paper-stats.json").read_text())
+
+
+def test_a_session_to_the_end_of_the_recording(workspace):
+    """Trades, ends flat, agrees with the exchange to the nano-rouble, and replays to the same orders."""
+    output = finish(start(workspace))
+    result, exchange = summary(workspace), paper_stats(workspace)
+    assert result["stop_reason"] == "the recording ends"
+    assert result["orders"] == exchange["orders"] > 0
+    assert result["fills"] == exchange["fills"] > 0
+    assert result["fees_nano"] == exchange["fees_nano"]
+    assert result["open_positions"] == exchange["positions_lots"] == {}
+    assert result["net_nano"] == exchange["result_nano"]
+    assert "[SIMULATED]" in output
+    assert "not evidence of an edge" in output
+    assert {"features", "ml", "risk", "intent_commit", "rpc", "tick_to_order"} <= set(result["latency"])
+    # SQLite says the same as the summary and the audit log.
+    assert query(workspace, "SELECT count(*) FROM fills") == [(result["fills"],)]
+    assert query(workspace, "SELECT count(*) FROM orders WHERE status IN ('FILLED', 'CANCELLED')") == [
+        (result["orders"],)
+    ]
+    assert audited(workspace).count("ORDER_PLACED") == result["orders"]
+    session = workspace / "runtime" / "session" / result["session_id"]
+    again = replay.run(session, Bundle.load(workspace / "artifacts" / "bundle", None))
+    assert again.equal, again.first_difference
+    assert again.orders == result["orders"]
+
+
+def test_shadow_sends_nothing(workspace):
+    finish(start(workspace, alias="shadow"))
+    result = summary(workspace)
+    assert result["mode"] == "shadow"
+    assert result["orders"] > 0
+    assert result["fills"] > 0
+    assert paper_stats(workspace)["orders"] == 0
+    assert {row[0] for row in query(workspace, "SELECT DISTINCT status FROM orders")} == {"SHADOW"}
+
+
+def test_sigterm_stops_gracefully_and_keeps_a_checkpoint(workspace):
+    process = start(workspace, "system.flatten_on_stop=true")
+    until(lambda: placed(workspace) >= 1, process)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process)
+    assert "SIGTERM received" in output
+    result = summary(workspace)
+    assert result["open_positions"] == {}
+    assert paper_stats(workspace)["positions_lots"] == {}
+    body = json.loads((workspace / "runtime" / "checkpoint.json").read_text())["body"]
+    assert body["session_id"] == result["session_id"]
+    assert not (workspace / "runtime" / "paper" / "endpoint.json").exists()
+
+
+def test_the_flag_file_stops_orders_and_lets_them_go_on(workspace):
+    (workspace / "runtime").mkdir()
+    flag = workspace / "runtime" / "manual_override.flag"
+    flag.write_text("lunch")
+    process = start(workspace)
+    until(lambda: (workspace / "runtime" / "status.json").exists(), process)
+    status = json.loads((workspace / "runtime" / "status.json").read_text())
+    assert [h["reason"] for h in status["holds"] if h["name"] == "MANUAL_OVERRIDE"] == ["lunch"]
+    time.sleep(8)
+    assert placed(workspace) == 0
+    flag.unlink()
+    until(lambda: "MANUAL_OVERRIDE_LIFTED" in audited(workspace), process)
+    finish(process)
+
+
+def test_an_altered_bundle_is_refused_in_one_line(workspace):
+    file = workspace / "artifacts" / "bundle" / "ensemble.json"
+    file.write_bytes(file.read_bytes() + b" ")
+    output = finish(start(workspace), 2)
+    assert output.count("\n") == 1
+    assert "ensemble.json differs" in output
+
+
+def test_a_simulated_bundle_may_not_trade_real_money(workspace):
+    output = finish(start(workspace, "system.mode=production", "broker.token=t.x"), 2)
+    assert "simulated data" in output
+
+
+def test_a_second_runner_is_refused(workspace):
+    process = start(workspace)
+    until(lambda: (workspace / "runtime" / "status.json").exists(), process)
+    assert "a runner already works" in finish(start(workspace), 2)
+    process.send_signal(signal.SIGINT)
+    finish(process)
+
+
+def test_the_alias_is_followed_when_flat(workspace):
+    process = start(workspace)
+    until(lambda: "RECONCILED_WITH_BROKER" in audited(workspace), process)
+    before = Bundle.load(workspace / "artifacts" / "bundle", None).sha256
+    recording = Recording.open(workspace / "data" / "recording")
+    after = make_bundle(workspace / "next", recording, workspace / "keys", rounds=10).sha256
+    shutil.rmtree(workspace / "artifacts" / "bundle")
+    (workspace / "next").rename(workspace / "artifacts" / "bundle")
+    until(lambda: "MODEL_SWAPPED" in audited(workspace), process)
+    finish(process)
+    result = summary(workspace)
+    assert result["model"]["manifest_sha256"] == after != before
+    pulled = workspace / "runtime" / "models"
+    again = replay.run(
+        workspace / "runtime" / "session" / result["session_id"], Bundle.load(pulled / before, None),
+        other_bundles={after: Bundle.load(pulled / after, None)},
+    )  # fmt: skip
+    assert again.equal, again.first_difference
+
+
+def test_the_exchange_dying_is_a_failure_that_halts_the_next_start(workspace):
+    process = start(workspace)
+    until(lambda: (workspace / "runtime" / "status.json").exists(), process)
+    endpoint = json.loads((workspace / "runtime" / "paper" / "endpoint.json").read_text())
+    os.kill(endpoint["pid"], signal.SIGKILL)
+    output = finish(process, 1)
+    assert "the paper exchange ended" in output
+    assert "COMPONENT_FAILED" in audited(workspace)
+    assert "the runner failed" in (workspace / "runtime" / "manual_override.flag").read_text()
+
+
+class Exchange:
+    """A paper exchange of its own process: it outlives the runner, as a broker does."""
+
+    def __init__(self, workspace: Path) -> None:
+        live_from = json.loads((workspace / "artifacts" / "bundle" / "manifest.json").read_text())[
+            "live_from_ns"
+        ]
+        self.path = workspace / "runtime" / "paper" / "endpoint.json"
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "market.paper", "--recording", "data/recording", "--from-ns", str(live_from),
+                "--speed", str(SPEED), "--endpoint", str(self.path),
+            ],
+            cwd=workspace, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + WAIT_S
+        while not self.path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.terminate()
+        self.process.wait(WAIT_S)
+
+
+def test_kill_9_while_trading_then_go_on_with_the_same_account(workspace):
+    with Exchange(workspace):
+        first = start(workspace)
+        until(lambda: placed(workspace) >= 3, first)
+        first.kill()
+        first.communicate()
+        before = {row[0] for row in query(workspace, "SELECT client_order_id FROM orders")}
+        second = start(workspace)
+        until(lambda: audited(workspace).count("RECONCILED_WITH_BROKER") >= 2, second)
+        finish(second)
+    exchange = paper_stats(workspace)
+    rows = query(workspace, "SELECT client_order_id, status, lots_executed FROM orders")
+    assert before <= {row[0] for row in rows}
+    assert {row[1] for row in rows} <= {"FILLED", "CANCELLED", "REJECTED"}
+    # Never sent twice, and nothing that the exchange did is missing here.
+    assert len(rows) >= exchange["orders"]
+    assert query(workspace, "SELECT count(*), sum(fee_nano) FROM fills") == [
+        (exchange["fills"], exchange["fees_nano"])
+    ]
+    assert exchange["positions_lots"] == {}
+
+
+def test_an_intent_that_was_never_sent_is_marked_and_not_sent(workspace):
+    """kill -9 between the intention on disk and the request: the next start asks, finds nothing, sends nothing."""
+    with Exchange(workspace):
+        first = start(workspace)
+        until(lambda: "RECONCILED_WITH_BROKER" in audited(workspace), first)
+        first.kill()
+        first.communicate()
+        key, session = str(uuid.uuid4()), query(workspace, "SELECT session_id FROM sessions")[0][0]
+        asyncio.run(_write_intent(workspace, key, session))
+        second = start(workspace)
+        until(
+            lambda: (
+                query(workspace, f"SELECT status FROM orders WHERE client_order_id='{key}'")
+                == [("CANCELLED",)]
+            ),
+            second,
+        )
+        assert "ORDER_ADOPTED" in audited(workspace)
+        assert "ORDER_PRESUMED_GONE" in audited(workspace)
+        second.send_signal(signal.SIGTERM)
+        finish(second)
+    rows = query(workspace, "SELECT client_order_id FROM orders")
+    assert paper_stats(workspace)["orders"] == len(rows) - 1
+
+
+async def _write_intent(workspace: Path, key: str, session: str) -> None:
+    storage = Storage.open(
+        workspace / "runtime" / "scalper.db", workspace / "runtime" / "signals.fallback.jsonl"
+    )
+    now_ns = json.loads((workspace / "runtime" / "paper" / "endpoint.json").read_text())["market_start_ns"]
+    await storage.intent(
+        {
+            "client_order_id": key, "session_id": session, "trace_id": "t", "ticker": "SIMP", "side": 1, "lots": 2,
+            "order_type": "market", "price_ticks": None, "tif": "fak", "reduce_only": 0, "reason": "SIGNAL",
+            "created_ns": now_ns, "updated_ns": now_ns,
+        }
+    )  # fmt: skip
+    storage.put(Record("meta", {"key": "test", "value": "1"}))
+    storage.close()
