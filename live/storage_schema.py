@@ -19,9 +19,11 @@ CREATE TABLE sessions(session_id TEXT PRIMARY KEY, session_key TEXT, mode TEXT, 
     manifest_sha256 TEXT, watermark TEXT, started_wall_ns INTEGER, ended_wall_ns INTEGER, summary TEXT);
 CREATE TABLE signals(session_id TEXT, trace_id TEXT, now_ns INTEGER, ticker TEXT, side INTEGER, source TEXT,
     p_down_e6 INTEGER, p_flat_e6 INTEGER, p_up_e6 INTEGER, expected_move_millibps INTEGER,
-    cost_millibps INTEGER, edge_millibps INTEGER, confidence_e6 INTEGER, outcome TEXT, PRIMARY KEY(session_id, trace_id));
+    cost_millibps INTEGER, edge_millibps INTEGER, confidence_e6 INTEGER, outcome TEXT,
+    PRIMARY KEY(session_id, trace_id));
 CREATE TABLE orders(client_order_id TEXT PRIMARY KEY, session_id TEXT, trace_id TEXT, ticker TEXT,
-    side INTEGER, lots INTEGER, order_type TEXT, price_ticks INTEGER, tif TEXT, reduce_only INTEGER, reason TEXT,
+    side INTEGER, lots INTEGER, order_type TEXT, price_ticks INTEGER, tif TEXT,
+    reduce_only INTEGER, reason TEXT,
     status TEXT NOT NULL, exchange_order_id TEXT NOT NULL DEFAULT '',
     lots_executed INTEGER NOT NULL DEFAULT 0,
     created_ns INTEGER, updated_ns INTEGER, note TEXT NOT NULL DEFAULT '');

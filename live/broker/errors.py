@@ -22,7 +22,7 @@ ORDER_NOT_FOUND = "50005"
 RATE_LIMITED = "80002"
 TOO_MANY_STREAMS = "80001"
 _CODE = re.compile(r"\s*(\d{5})(?!\d)")
-"""The broker's details begin with its code. Elsewhere five digits may be a port ("failed to connect to ...:50051")."""
+"""The broker's details begin with its code; elsewhere five digits may be a port ("connect to ...:50051")."""
 _DOUBTFUL = (
     grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN,

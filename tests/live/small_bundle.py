@@ -19,7 +19,7 @@ from models.scaling import Scaler
 
 HORIZON_ROWS = 40
 SPECS = (SimSpec("SIMP", "SMALL", planted=True), SimSpec("SIMA", "SMALL"))
-HOURS = 0.5
+HOURS = 0.4
 TRAINED_SHARE = 0.5
 
 

@@ -103,7 +103,8 @@ def test_config_keygen_encrypt_round(workspace, capsys, monkeypatch):
     assert cli.main(["keygen"]) == 0
     capsys.readouterr()
     done = subprocess.run(
-        [sys.executable, "-m", "live.cli", "encrypt"], input="t.token\n", capture_output=True, text=True, cwd=workspace,
+        [sys.executable, "-m", "live.cli", "encrypt"], input="t.token\n",
+        capture_output=True, text=True, cwd=workspace,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     hidden = done.stdout.strip()
@@ -127,10 +128,12 @@ def test_status_reads_the_status_file(workspace, capsys):
     status = {
         "session_id": "s1", "pid": os.getpid(), "wall_ns": 0, "market_ns": 0, "mode": "paper",
         "model": {"alias": "prod", "version": "3", "manifest_sha256": "ab" * 32}, "watermark": "SIMULATED",
-        "connection": {"up": False, "channel": "primary", "reconnects": 2, "last_error": "gone", "book_age_s": 3.0},
+        "connection": {"up": False, "channel": "primary", "reconnects": 2,
+                       "last_error": "gone", "book_age_s": 3.0},
         "storage": {"degraded": ""}, "counts": {}, "positions": {"SIMP": {"lots": -2}}, "gross_nano": 0,
         "fees_nano": 0, "net_nano": 0, "latency": {},
-        "holds": [{"name": "CONNECTION", "scope": "*", "severity": "NO_ORDERS", "reason": "gone", "lifts_when": "up"}],
+        "holds": [{"name": "CONNECTION", "scope": "*", "severity": "NO_ORDERS", "reason": "gone",
+                   "lifts_when": "up"}],
     }  # fmt: skip
     reporting.write_json(Path("runtime/status.json"), status)
     cli.main(["halt", "--reason", "lunch"])

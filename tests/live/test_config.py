@@ -25,7 +25,8 @@ WANTED = {
     "risk": "capital_base max_risk_per_instrument daily_loss_limit_pct max_exposure_pct max_daily_loss "
     "max_gross_exposure max_position_lots max_orders_per_minute loss_cooldown_minutes max_consecutive_losses "
     "vix_threshold price_collar_bps",
-    "execution": "vwap_threshold_lots vwap_market_share limit_improvement_ticks order_timeout_ms exchange_stop",
+    "execution": "vwap_threshold_lots vwap_market_share limit_improvement_ticks order_timeout_ms "
+    "exchange_stop",
     "fallback": "enabled imbalance_threshold volatility_threshold confidence max_signals_per_hour",
     "connectivity": "failure_threshold failover_latency_ms recovery_message_count primary backup",
     "monitoring": "max_cpu_pct max_memory_pct max_gpu_pct max_gpu_memory_pct heartbeat_enabled "
@@ -69,7 +70,6 @@ def test_the_written_file_loads_back_to_what_it_shows(tmp_path, environment):
     config_template.write(environment, path)
     loaded = config.load(path, decrypt=False)
     assert loaded.system.mode == environment
-    # Every key is in the file, so taking all of them out again must leave nothing unknown and nothing missing.
     assert config.load(path, ["risk.max_position_lots=7"], decrypt=False).risk.max_position_lots == 7
     text = path.read_text()
     for f in dataclasses.fields(RunnerConfig):
@@ -99,9 +99,9 @@ def test_the_defaults_are_those_of_the_core():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("risk:\n  max_dayly_loss: 3\n", ["line 2", "risk.max_dayly_loss", "did you mean risk.max_daily_loss?"]),
+        ("risk:\n  max_dayly_loss: 3\n", ["line 2", "max_dayly_loss", "did you mean risk.max_daily_loss?"]),
         ("sesion: {}\n", ["line 1", "unknown section sesion", "did you mean session?"]),
-        ("system:\n  latency_thresholds:\n    gpu: 3\n", ["line 3", "system.latency_thresholds.gpu", "features"]),
+        ("system:\n  latency_thresholds:\n    gpu: 3\n", ["line 3", "latency_thresholds.gpu", "features"]),
         ("risk:\n\n  max_daily_loss: -3\n", ["line 3", "risk.max_daily_loss", "'-3'", "more than 0"]),
         ("risk: {max_position_lots: 1.5}", ["risk.max_position_lots", "'1.5'", "a whole number"]),
         ("risk: {max_position_lots: yes}", ["risk.max_position_lots", "'yes'"]),
@@ -162,7 +162,7 @@ def test_overrides_win_and_say_where_they_came_from(tmp_path):
         ConfigError, match=r"command line: unknown key paper\.spede; did you mean paper\.speed"
     ):
         config.load(path, ["paper.spede=30"])
-    with pytest.raises(ConfigError, match="section.key=value"):
+    with pytest.raises(ConfigError, match=r"section\.key=value"):
         config.load(path, ["speed"])
 
 

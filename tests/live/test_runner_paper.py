@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from small_bundle import make_bundle, make_recording
 
 from live import replay
 from live.audit import read as read_audit
-from live.storage import Record, Storage, reader
+from live.storage import Record, Storage, StorageError, reader
 from market.recording import Recording
 from models.bundle import Bundle
 
@@ -32,7 +31,8 @@ WAIT_S = 90.0
 SPEED = 20
 SETTINGS = [
     "session.enabled=false", "model.registry=file:artifacts/bundle", f"paper.speed={SPEED}",
-    "risk.loss_cooldown_minutes=0", "manual_override.poll_interval_seconds=0.1", "model.poll_interval_seconds=0.5",
+    "risk.loss_cooldown_minutes=0", "manual_override.poll_interval_seconds=0.1",
+    "model.poll_interval_seconds=0.5",
     # Latency of a shared test machine is not what is tested here.
     "system.latency_violation_limit=100000",
 ]  # fmt: skip
@@ -58,7 +58,8 @@ def start(
 ) -> subprocess.Popen:
     overrides = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
     return subprocess.Popen(
-        [sys.executable, "-m", "live.cli", "--model", alias, *options, *overrides], cwd=workspace, env=ENVIRONMENT,
+        [sys.executable, "-m", "live.cli", "--model", alias, *options, *overrides],
+        cwd=workspace, env=ENVIRONMENT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -84,18 +85,16 @@ def until(condition: Callable[[], object], process: subprocess.Popen) -> None:
 
 
 def query(workspace: Path, sql: str) -> list[tuple]:
-    path = workspace / "runtime" / "scalper.db"
-    if not path.exists():
+    """Rows; none while the database is still being made."""
+    try:
+        with reader(workspace / "runtime" / "scalper.db") as connection:
+            return [tuple(row) for row in connection.execute(sql)]
+    except StorageError:
         return []
-    with reader(path) as connection:
-        return [tuple(row) for row in connection.execute(sql)]
 
 
 def placed(workspace: Path) -> int:
-    try:
-        return len(query(workspace, "SELECT 1 FROM orders"))
-    except (sqlite3.Error, Exception):  # noqa: BLE001 - not there yet
-        return 0
+    return len(query(workspace, "SELECT 1 FROM orders"))
 
 
 def summary(workspace: Path) -> dict:
@@ -240,7 +239,8 @@ class Exchange:
         self.path = workspace / "runtime" / "paper" / "endpoint.json"
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "market.paper", "--recording", "data/recording", "--from-ns", str(live_from),
+                sys.executable, "-m", "market.paper", "--recording", "data/recording",
+                "--from-ns", str(live_from),
                 "--speed", str(SPEED), "--endpoint", str(self.path),
             ],
             cwd=workspace, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -281,7 +281,7 @@ def test_kill_9_while_trading_then_go_on_with_the_same_account(workspace):
 
 
 def test_an_intent_that_was_never_sent_is_marked_and_not_sent(workspace):
-    """kill -9 between the intention on disk and the request: the next start asks, finds nothing, sends nothing."""
+    """kill -9 between the intention on disk and the request: the next start asks and sends nothing."""
     with Exchange(workspace):
         first = start(workspace)
         until(lambda: "RECONCILED_WITH_BROKER" in audited(workspace), first)
@@ -312,7 +312,8 @@ async def _write_intent(workspace: Path, key: str, session: str) -> None:
     now_ns = json.loads((workspace / "runtime" / "paper" / "endpoint.json").read_text())["market_start_ns"]
     await storage.intent(
         {
-            "client_order_id": key, "session_id": session, "trace_id": "t", "ticker": "SIMP", "side": 1, "lots": 2,
+            "client_order_id": key, "session_id": session, "trace_id": "t", "ticker": "SIMP", "side": 1,
+            "lots": 2,
             "order_type": "market", "price_ticks": None, "tif": "fak", "reduce_only": 0, "reason": "SIGNAL",
             "created_ns": now_ns, "updated_ns": now_ns,
         }
