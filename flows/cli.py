@@ -34,7 +34,7 @@ exit status: 0 done, 2 an error that one line explains, 3 the gate refused.
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scalper",
-        description="The offline platform: from order books to a signed model bundle that live-runner trades.",
+        description="The offline platform: order books in, a signed model bundle for live-runner out.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = verb("demo", _demo, "run the whole line and let live-runner trade on the paper exchange",
                "scalper demo --recording path/to/recording --speed 30")  # fmt: skip
-    sub.add_argument("--recording", type=Path, help="a recording instead of the simulated market (own workspace)")
+    sub.add_argument(
+        "--recording", type=Path, help="a recording instead of the simulated market (own workspace)"
+    )
     sub.add_argument("--minutes", type=float, help="trade at most so many minutes of market time")
     sub.add_argument("--speed", type=float, default=20.0, help="market seconds per second (default 20)")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
@@ -69,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     verb("publish", _publish, "register artifacts/bundle in the MLflow registry, once for each manifest hash",
          "scalper publish")  # fmt: skip
 
-    sub = verb("gate", _gate, "print the gate's verdict on the built bundle, check by check", "scalper gate --to canary")
+    sub = verb(
+        "gate",
+        _gate,
+        "print the gate's verdict on the built bundle, check by check",
+        "scalper gate --to canary",
+    )
     sub.add_argument("--to", default="prod", help="the alias to be judged for (default prod)")
 
     sub = verb("promote", _promote, "move an alias to the built bundle's version, if the gate lets it",
@@ -77,15 +84,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--to", required=True, choices=("challenger", "shadow", "canary", "prod"))
     sub.add_argument("--reason", required=True, help="kept with the promotion: what a later reader has")
     sub.add_argument("--climb", action="store_true",
-                     help="take the rungs below on the way (challenger, shadow, canary), for a first set-up")  # fmt: skip
+                     help="take the rungs below (challenger, shadow, canary) on the way")  # fmt: skip
 
-    sub = verb("keygen", _keygen, "make the key pair that signs bundles (never overwrites one)", "scalper keygen")
+    sub = verb(
+        "keygen", _keygen, "make the key pair that signs bundles (never overwrites one)", "scalper keygen"
+    )
     sub.add_argument("--dir", type=Path, default=Path("keys"))
 
-    sub = verb("simulate", _simulate, "write a simulated recording", "scalper simulate /data/sim --hours 1 --seed 3")
+    sub = verb(
+        "simulate", _simulate, "write a simulated recording", "scalper simulate /data/sim --hours 1 --seed 3"
+    )
     sub.add_argument("out", type=Path)
     sub.add_argument("--hours", type=float, default=1.0)
-    sub.add_argument("--dt", type=float, default=0.25, metavar="SECONDS", help="between two books (default 0.25)")
+    sub.add_argument(
+        "--dt", type=float, default=0.25, metavar="SECONDS", help="between two books (default 0.25)"
+    )
     sub.add_argument("--seed", type=int, default=7)
     sub.add_argument("--day", default="2026-01-15")
 
@@ -99,7 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     data_verbs = data.add_subparsers(title="verbs", metavar="VERB", required=True)
     for name, run, text in (
         ("info", _data_info, "what a recording holds"),
-        ("validate", _data_validate, "count crossed, unsorted, backward and other unsound rows (exit 1 if any)"),
+        (
+            "validate",
+            _data_validate,
+            "count crossed, unsorted, backward and other unsound rows (exit 1 if any)",
+        ),
     ):
         sub = data_verbs.add_parser(name, help=text, description=text)
         sub.add_argument("path", type=Path, nargs="?", default=Path("data/recording"))
@@ -122,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                      help="a parameter to change, e.g. labels.horizon_s=30")  # fmt: skip
 
-    sub = verb("platform", _platform, "start the Prefect and MLflow servers here and serve the flows (Ctrl-C stops all)",
+    sub = verb("platform", _platform, "start the Prefect and MLflow servers here and serve the flows",
                "scalper platform --prefect-port 4200 --mlflow-port 5000")  # fmt: skip
     sub.add_argument("--prefect-port", type=int, default=4200)
     sub.add_argument("--mlflow-port", type=int, default=5000)
@@ -175,7 +192,10 @@ def _demo(args: argparse.Namespace) -> int:
     from flows import demo
 
     return demo.run(
-        recording=args.recording, minutes=args.minutes, speed=args.speed, overrides=overrides_of(args.overrides)
+        recording=args.recording,
+        minutes=args.minutes,
+        speed=args.speed,
+        overrides=overrides_of(args.overrides),
     )
 
 
@@ -240,7 +260,10 @@ def _data_info(args: argparse.Namespace) -> int:
 
     recording = Recording.open(args.path)
     info = recording.info
-    print(f"{args.path}: {info.watermark}, source {info.source}, tariff {info.tariff}, hash {recording.data_hash()[:12]}")
+    print(
+        f"{args.path}: {info.watermark}, source {info.source}, tariff {info.tariff}, "
+        f"hash {recording.data_hash()[:12]}"
+    )
     for instrument in info.instruments:
         for day in info.days[instrument.ticker]:
             market = recording.read(instrument.ticker, day)

@@ -1,7 +1,8 @@
-"""``make demo``: the whole line in front of one's eyes, from a market to a trading runner, in numbered and timed steps.
+"""``make demo``: the whole line in front of one's eyes, from a market to a trading runner, in numbered and
+timed steps.
 
-On the project's own simulated market, or on a recording in a workspace of its own. Everything that is started is
-ended again, however the demo ends.
+On the project's own simulated market, or on a recording in a workspace of its own. Everything that is started
+is ended again, however the demo ends.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ class Steps:
         print(f"    ({_clock(time.monotonic() - self.begun)} since the start)", flush=True)
 
 
-def run(
-    *, recording: Path | None, minutes: float | None, speed: float, overrides: Mapping[str, Any]
-) -> int:
+def run(*, recording: Path | None, minutes: float | None, speed: float, overrides: Mapping[str, Any]) -> int:
     """The demo; returns the exit status. Raises ScalperError with one sentence for expected failures."""
     if speed <= 0:
         raise ConfigError(f"--speed {speed:g}: market seconds per second must be above 0")
@@ -63,7 +62,7 @@ def run(
     with interruptible():
         workdir = _place(recording, overrides)
         steps = Steps()
-        steps.next("the line: market, features, labels, four models, calibration, quantisation, backtest, bundle (dvc repro)")
+        steps.next("the line, from a market to a signed bundle (dvc repro)")
         _repro(workdir)
         steps.done()
         steps.next("the registry and the gate (scalper publish, scalper promote --to prod)")
@@ -84,7 +83,9 @@ def _place(recording: Path | None, overrides: Mapping[str, Any]) -> Path:
         return PROJECT
     name = workspace.name_for(recording) if recording is not None else "demo"
     folder = workspace.create(PROJECT / workspace.WORKSPACES / name, source=recording, overrides=overrides)
-    print(f"workspace {folder.relative_to(PROJECT)}: the project's own parameters and results stay as they are")
+    print(
+        f"workspace {folder.relative_to(PROJECT)}: the project's own parameters and results stay as they are"
+    )
     return folder
 
 
@@ -116,7 +117,9 @@ def _promote(workdir: Path) -> str:
     print(_indented(promotion.text()), flush=True)
     if promotion.moved:
         return "prod"
-    print("    so the model goes to the alias shadow: same runner, signals and would-be orders recorded, nothing sent")
+    print(
+        "    so it goes to the alias shadow: same runner, signals and would-be orders recorded, nothing sent"
+    )
     shadow = publishing.promote(workdir, "shadow", "demo: the gate refused prod", climb=True)
     print(_indented(shadow.text()), flush=True)
     if not shadow.moved:
@@ -125,22 +128,28 @@ def _promote(workdir: Path) -> str:
 
 
 def _trade(workdir: Path, alias: str, minutes: float | None, speed: float) -> dict[str, Any]:
-    """Paper exchange and runner, to the end of the block that the line has never seen; the session's summary."""
+    """Paper exchange and runner, to the end of the block that the line has never seen; the session's
+    summary."""
     from_ns, to_ns = _live_block(workdir)
     if minutes is not None:
         to_ns = min(to_ns, from_ns + round(minutes * 6e10))
-    shutil.rmtree(workdir / RUNTIME, ignore_errors=True)  # a new exchange account starts with a new runner state
+    shutil.rmtree(
+        workdir / RUNTIME, ignore_errors=True
+    )  # a new exchange account starts with a new runner state
     (workdir / ENDPOINT).parent.mkdir(parents=True)
     python = sys.executable
     _configure(workdir)
     wall = (to_ns - from_ns) / 1e9 / speed
-    print(f"    {(to_ns - from_ns) / 6e10:.1f} minutes of market that nothing was fitted on: about {wall:.0f} s")
+    print(
+        f"    {(to_ns - from_ns) / 6e10:.1f} minutes of market that nothing was fitted on: about {wall:.0f} s"
+    )
     with ExitStack() as stack:
         log = stack.enter_context((workdir / RUNTIME / "paper" / "exchange.log").open("w", encoding="utf-8"))
         exchange = stack.enter_context(
             line.started(
                 [
-                    python, "-m", "market.paper", "--recording", "data/recording", "--endpoint", str(ENDPOINT),
+                    python, "-m", "market.paper", "--recording", "data/recording",
+                    "--endpoint", str(ENDPOINT),
                     "--from-ns", str(from_ns), "--to-ns", str(to_ns), "--speed", f"{speed:g}",
                 ],
                 cwd=workdir, stdout=log,
@@ -163,8 +172,9 @@ def _trade(workdir: Path, alias: str, minutes: float | None, speed: float) -> di
 
 def _configure(workdir: Path) -> None:
     """``runtime/demo/live.yaml``: the runner's own commented template with this demo's places filled in."""
-    from live import config_template
     from ruamel.yaml import YAML
+
+    from live import config_template
 
     path = workdir / CONFIG
     config_template.write("paper", path)
@@ -189,7 +199,12 @@ def _wait_for_exchange(exchange: subprocess.Popen[str], workdir: Path) -> None:
     deadline = time.monotonic() + EXCHANGE_START_S
     while not (workdir / ENDPOINT).exists():
         if exchange.poll() is not None or time.monotonic() > deadline:
-            log = (workdir / RUNTIME / "paper" / "exchange.log").read_text(encoding="utf-8").strip().splitlines()
+            log = (
+                (workdir / RUNTIME / "paper" / "exchange.log")
+                .read_text(encoding="utf-8")
+                .strip()
+                .splitlines()
+            )
             raise DemoFailed(f"the paper exchange did not start: {log[-1] if log else 'no message'}")
         time.sleep(0.05)
 
@@ -219,7 +234,7 @@ def _tell(workdir: Path, alias: str, session: Mapping[str, Any]) -> None:
       the session as a page    {enter}{runner} dashboard --config {CONFIG}
       the audit log            {here}/{RUNTIME}/audit.log
       why (not) prod           .venv/bin/{scalper} gate
-      Prefect and MLflow UIs   {'make platform' if here == '.' else f'.venv/bin/{scalper} platform'}""",
+      Prefect and MLflow UIs   {"make platform" if here == "." else f".venv/bin/{scalper} platform"}""",
         flush=True,
     )
 

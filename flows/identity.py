@@ -1,7 +1,7 @@
 """Who made this: hashes of code, lock, data and parameters, versions of what computed them, the state of git.
 
-What goes into the manifest depends on inputs alone; what depends on this checkout (git, ``dvc.lock``) goes to the
-registry as tags.
+What goes into the manifest depends on inputs alone; what depends on this checkout (git, ``dvc.lock``) goes to
+the registry as tags.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run a command in its own process group, pass its lines on, and leave nothing of it behind.
 
-``dvc repro`` starts a shell that starts a training process. Killing only the first leaves the last one running,
-so every way out of :func:`run` ends the whole group: TERM, a short grace, then KILL.
+``dvc repro`` starts a shell that starts a training process. Killing only the first leaves the last one
+running, so every way out of :func:`run` ends the whole group: TERM, a short grace, then KILL.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def started(
     stdout: int | IO[str] = subprocess.PIPE,
     grace_s: float = GRACE_S,
 ) -> Iterator[subprocess.Popen[str]]:
-    """The command, running in its own process group; on leaving the block the group is ended, however one leaves."""
+    """The command, running in its own process group; on leaving the block the group is ended, however one
+    leaves."""
     process = subprocess.Popen(
         list(argv), cwd=cwd, env=environment(env), stdout=stdout, stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL, text=True, bufsize=1, start_new_session=True,
@@ -102,7 +103,13 @@ def run(
         return process.wait()
 
 
-NOISE = ("Use `dvc push`", "Updating lock file", "Generating lock file", "To track the changes", "> python -m")
+NOISE = (
+    "Use `dvc push`",
+    "Updating lock file",
+    "Generating lock file",
+    "To track the changes",
+    "> python -m",
+)
 """What DVC says around a stage that tells a reader of the line nothing."""
 
 
@@ -115,12 +122,12 @@ def repro(
 ) -> None:
     """``dvc repro`` in ``workdir``; raises LineError with the last lines when a stage fails.
 
-    DVC remembers what is up to date, so a second call does nothing. Only one call may run in a folder at a time:
-    DVC's own lock says who holds it.
+    DVC remembers what is up to date, so a second call does nothing. Only one call may run in a folder at a
+    time: DVC's own lock says who holds it.
     """
     if not (workdir / "dvc.yaml").is_file():
         raise ScalperError(
-            f"{workdir} has no dvc.yaml: run this in the project's folder or in a workspace (scalper workspace)"
+            f"{workdir} has no dvc.yaml: run this in the project or in a workspace (`scalper workspace`)"
         )
     tail: deque[str] = deque(maxlen=TAIL_LINES)
 

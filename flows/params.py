@@ -66,8 +66,8 @@ class BundleParams:
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """All of ``params.yaml``. The learners' sections stay plain dictionaries: they are keyword arguments of the
-    learner's ``train``, which alone knows them."""
+    """All of ``params.yaml``. The learners' sections stay plain dictionaries: they are keyword arguments of
+    the learner's ``train``, which alone knows them."""
 
     seed: int = 7
     threads: int = 2
@@ -107,15 +107,16 @@ class Params:
         return tariff_named(self.tariff_name(recording_tariff)).ppm(instrument)
 
     def for_manifest(self) -> dict[str, Any]:
-        """Everything that shaped the bundle and nothing that names this machine: the data's place is left out, its
-        hash is in the manifest already."""
+        """Everything that shaped the bundle and nothing that names this machine: the data's place is left
+        out, its hash is in the manifest already."""
         out = asdict(self)
         del out["data"]["path"]
         return out
 
 
 def load(path: Path = PARAMS) -> Params:
-    """Read and check ``params.yaml``; raises ConfigError that names the key, its value and what is allowed."""
+    """Read and check ``params.yaml``; raises ConfigError that names the key, its value and what is
+    allowed."""
     if not path.is_file():
         raise ConfigError(f"{path} is missing: run this in the project's folder or in a workspace")
     try:

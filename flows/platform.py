@@ -1,7 +1,7 @@
 """``scalper platform``: the Prefect and MLflow servers on loopback, lean and silent, with the flows deployed.
 
-Everything lies under ``runtime/`` of the folder that it is started in. Both servers are only for looking and for
-asking: publishing, promoting and trading work without them.
+Everything lies under ``runtime/`` of the folder that it is started in. Both servers are only for looking and
+for asking: publishing, promoting and trading work without them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 import yaml
 
 from flows import line
-from flows.interrupt import interruptible
 from flows.identity import PROJECT
+from flows.interrupt import interruptible
 from market.errors import ConfigError, ScalperError
 
 HOST = "127.0.0.1"
@@ -86,14 +86,18 @@ def mlflow_command(workdir: Path, port: int) -> list[str]:
 
 def registry_settings(project: Path = PROJECT) -> dict[str, str]:
     """``mlflow/registry.yaml``."""
-    settings: dict[str, str] = yaml.safe_load((project / "mlflow" / "registry.yaml").read_text(encoding="utf-8"))
+    settings: dict[str, str] = yaml.safe_load(
+        (project / "mlflow" / "registry.yaml").read_text(encoding="utf-8")
+    )
     return settings
 
 
 def server_settings(project: Path = PROJECT) -> dict[str, str]:
     """``mlflow/server.env`` as a dictionary; raises ConfigError for a line that is not NAME=value."""
     out = {}
-    for number, text in enumerate((project / "mlflow" / "server.env").read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(
+        (project / "mlflow" / "server.env").read_text(encoding="utf-8").splitlines(), 1
+    ):
         if not text.strip() or text.startswith("#"):
             continue
         name, equals, value = text.partition("=")
@@ -110,8 +114,8 @@ def _check_free(name: str, port: int) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise ConfigError(
-                f"port {port} for {name} cannot be used ({os.strerror(error.errno or 0)}): stop what holds it or choose "
-                f"another one with --{name.lower()}-port"
+                f"port {port} for {name} cannot be used ({os.strerror(error.errno or 0)}): stop what "
+                f"holds it or choose another one with --{name.lower()}-port"
             ) from None
 
 
@@ -119,7 +123,9 @@ def _wait(server: subprocess.Popen[str], url: str, name: str) -> None:
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise ScalperError(f"{name} ended with status {server.returncode} at its start: see {LOGS}/{name}.log")
+            raise ScalperError(
+                f"{name} ended with status {server.returncode} at its start: see {LOGS}/{name}.log"
+            )
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return

@@ -33,7 +33,9 @@ def promote(workdir: str = ".", to: str = "prod", reason: str = "") -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.promote", description="run the promotion flow here, now")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.promote", description="run the promotion flow here, now"
+    )
     parser.add_argument("--workdir", default=".", help="the project or a workspace")
     parser.add_argument("--to", default="prod")
     parser.add_argument("--reason", default="")

@@ -1,6 +1,8 @@
-"""From a built bundle to a registered version to an alias: outside the DAG, idempotent, and only through the gate.
+"""From a built bundle to a registered version to an alias: outside the DAG, idempotent, and only through the
+gate.
 
-Plain functions on a folder (the project or a workspace); the ``scalper`` command, the demo and the Prefect flows call them.
+Plain functions on a folder (the project or a workspace); the ``scalper`` command, the demo and the Prefect
+flows call them.
 """
 
 from __future__ import annotations
@@ -114,7 +116,8 @@ def publish(workdir: Path) -> Published:
 
 
 def lineage(workdir: Path, bundle: Bundle) -> dict[str, str]:
-    """Where a bundle comes from: git, the lock of the line, parameters. (Data and code hashes are in its manifest.)"""
+    """Where a bundle comes from: git, the lock of the line, parameters. (Data and code hashes are in its
+    manifest.)"""
     return {
         **git_state(PROJECT),
         "dvc.lock": file_sha256(workdir / "dvc.lock"),
@@ -160,8 +163,9 @@ def _round_p99_us(ensemble: Ensemble, ticker: str, rows: NDArray[np.float32]) ->
 def promote(workdir: Path, alias: str, reason: str, *, climb: bool = False) -> Promotion:
     """Publish if need be, ask the gate, and move ``alias``; or say why it stays.
 
-    A version takes the rungs of the ladder one after another: ``prod`` wants one that was ``canary``. ``climb`` takes
-    the missing rungs on the way, each through the gate, and none at all when the last one would be refused.
+    A version takes the rungs of the ladder one after another: ``prod`` wants one that was ``canary``.
+    ``climb`` takes the missing rungs on the way, each through the gate, and none at all when the last one
+    would be refused.
     """
     from models import registry
 

@@ -1,7 +1,7 @@
 """The retrain flow: ``dvc repro``, publish, judge, and leave in Prefect what a person wants to read.
 
-The flow knows nothing of the stages: DVC owns what depends on what. ``python -m flows.retrain`` runs it without a
-standing server (Prefect starts a temporary one); ``scalper platform`` deploys it.
+The flow knows nothing of the stages: DVC owns what depends on what. ``python -m flows.retrain`` runs it
+without a standing server (Prefect starts a temporary one); ``scalper platform`` deploys it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def reproduce(workdir: Path, force: bool) -> None:
 
 
 @flow(name="retrain", persist_result=False, retries=0)
-def retrain(workdir: str = ".", force: bool = False, promote_to: str | None = None, reason: str = "") -> dict[str, Any]:
+def retrain(
+    workdir: str = ".", force: bool = False, promote_to: str | None = None, reason: str = ""
+) -> dict[str, Any]:
     """Retrain in ``workdir`` and publish; with ``promote_to`` also ask the gate to move that alias.
 
     A refused promotion is a result, not a failure: the run completes and says why.
@@ -41,7 +43,9 @@ def retrain(workdir: str = ".", force: bool = False, promote_to: str | None = No
     verdict = publishing.judge(folder, promote_to or "prod")
     get_run_logger().info(published.line())
     create_table_artifact(key="gate-checks", table=verdict.rows(), description=verdict.headline())
-    create_markdown_artifact(key="retrain-verdict", markdown=markdown(published, verdict), description="the outcome")
+    create_markdown_artifact(
+        key="retrain-verdict", markdown=markdown(published, verdict), description="the outcome"
+    )
     moved = False
     if promote_to is not None:
         promotion = publishing.promote(folder, promote_to, reason or "retrain flow")
@@ -69,7 +73,9 @@ def markdown(published: publishing.Published, verdict: publishing.Verdict) -> st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.retrain", description="run the retrain flow here, now")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.retrain", description="run the retrain flow here, now"
+    )
     parser.add_argument("--workdir", default=".", help="the project or a workspace")
     parser.add_argument("--force", action="store_true", help="run every stage even when nothing changed")
     parser.add_argument("--promote-to", help="ask the gate to move this alias afterwards")

@@ -1,4 +1,5 @@
-"""The key pair that signs bundles: made when there is none, used again where a bundle's signature is of another key."""
+"""The key pair that signs bundles: made when there is none, used again where a bundle's signature is of
+another key."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ KEYS = Path("keys")
 PRIVATE = KEYS / "signing.key"
 PUBLIC = KEYS / "signing.pub"
 RESIGN = {"missing_signature", "wrong_key"}
-"""What a new signature may mend. A signature that does not fit its manifest is an alteration, and stays refused."""
+"""What a new signature may mend. A signature that does not fit its manifest is an alteration, and stays
+refused."""
 
 
 def ensure_keys(folder: Path = KEYS) -> tuple[Path, Path]:
@@ -24,8 +26,8 @@ def ensure_keys(folder: Path = KEYS) -> tuple[Path, Path]:
 def signed_bundle(folder: Path, keys: Path = KEYS) -> Bundle:
     """The verified bundle in ``folder``, signed by the key of ``keys``.
 
-    DVC restores a bundle from its cache without a signature, and a key may have been replaced: both are signed here, if
-    the private key is on this machine. Raises BundleFault for anything else that is wrong.
+    DVC restores a bundle from its cache without a signature, and a key may have been replaced: both are
+    signed here, if the private key is on this machine. Raises BundleFault for anything else that is wrong.
     """
     private, public = ensure_keys(keys)
     try:
@@ -39,5 +41,7 @@ def signed_bundle(folder: Path, keys: Path = KEYS) -> Bundle:
     files: dict[str, Path | bytes] = {name: unsigned.read(name) for name in unsigned.manifest["files"]}
     again = write_bundle(folder, files, {**fields, **extra}, private)
     if again.sha256 != unsigned.sha256:
-        raise BundleFault("bad_manifest", f"{folder / MANIFEST} was written by another version: run dvc repro bundle")
+        raise BundleFault(
+            "bad_manifest", f"{folder / MANIFEST} was written by another version: run dvc repro bundle"
+        )
     return Bundle.load(folder, public)

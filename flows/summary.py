@@ -1,4 +1,5 @@
-"""What a run has shown, for a person: read from the bundle's manifest and the session's summary, watermarked."""
+"""What a run has shown, for a person: read from the bundle's manifest and the session's summary,
+watermarked."""
 
 from __future__ import annotations
 
@@ -38,8 +39,8 @@ def edge_line(manifest: Mapping[str, Any]) -> str:
         return f"verdict {edge['verdict']}: no trade on block score; no threshold was worth its costs{mark}"
     low, high = edge["net_bps_ci"]
     return (
-        f"verdict {edge['verdict']}: {edge['trades']} round trips on block score, {edge['net_bps_per_trade']:+.2f} bp each "
-        f"net of spread and fees, 95 % [{low:+.2f}, {high:+.2f}]{mark}"
+        f"verdict {edge['verdict']}: {edge['trades']} round trips on block score, "
+        f"{edge['net_bps_per_trade']:+.2f} bp each net of costs, 95 % [{low:+.2f}, {high:+.2f}]{mark}"
     )
 
 
@@ -50,8 +51,8 @@ def session_lines(summary: Mapping[str, Any]) -> list[str]:
     gross, fees, net = (summary[f"{key}_nano"] / NANO for key in ("gross", "fees", "net"))
     would = " (recorded, none sent)" if summary["mode"] == "shadow" else ""
     lines = [
-        f"{summary['mode']} session {summary['session_id']}: {minutes:.1f} minutes of market, {summary['books']:,} books, "
-        f"{summary['trades']:,} trades",
+        f"{summary['mode']} session {summary['session_id']}: {minutes:.1f} minutes of market, "
+        f"{summary['books']:,} books, {summary['trades']:,} trades",
         f"signals {summary['signals']:,}, orders {summary['orders']:,}{would}, fills {summary['fills']:,}",
         f"PnL gross {gross:+,.2f} RUB, fees {fees:,.2f} RUB, net of fees {net:+,.2f} RUB{mark}",
     ]
@@ -63,7 +64,9 @@ def session_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"the session FAILED: {summary['failure']}")
     rows = [("stage", "n", "p50", "p99", "max")]
     for stage, figures in summary["latency"].items():
-        rows.append((stage, f"{figures['n']:,}", *(_micros(figures[k]) for k in ("p50_us", "p99_us", "max_us"))))
+        rows.append(
+            (stage, f"{figures['n']:,}", *(_micros(figures[k]) for k in ("p50_us", "p99_us", "max_us")))
+        )
     return [*lines, "latency on this machine:", *(f"  {row}" for row in aligned(rows))]
 
 

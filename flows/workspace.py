@@ -1,8 +1,8 @@
 """Workspaces: the same line on other data, without touching the project's own parameters or results.
 
-A workspace is a folder laid out like the project: its own ``params.yaml``, ``dvc.lock``, ``data/``, ``artifacts/`` and
-``runtime/``; the code folders and ``keys/`` are links to the project's. It shares the project's DVC cache, so that
-what one of them has computed the other one does not compute again.
+A workspace is a folder laid out like the project: its own ``params.yaml``, ``dvc.lock``, ``data/``,
+``artifacts/`` and ``runtime/``; the code folders and ``keys/`` are links to the project's. It shares the
+project's DVC cache, so that what one of them has computed the other one does not compute again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ WORKSPACES = Path("runtime/workspaces")
 LINKED = ("market", "features", "models", "live", "flows")
 KEYS = "keys"
 SOURCE = "source"
-"""The link through which a workspace sees its recording: DVC hashes what lies behind it, and no path of this machine
-gets into the parameters."""
+"""The link through which a workspace sees its recording: DVC hashes what lies behind it, and no path of this
+machine gets into the parameters."""
 
 
 def create(
@@ -40,9 +40,9 @@ def create(
 ) -> Path:
     """Make (or bring up to date) the workspace ``folder``; returns its absolute path.
 
-    ``source`` is a recording in any form that the importers know; without it the workspace uses the simulated market.
-    ``overrides`` are dotted keys of ``params.yaml``: ``{"labels.horizon_s": 30}``. What an earlier call computed in the
-    folder stays, and ``dvc repro`` finds out what of it is stale.
+    ``source`` is a recording in any form that the importers know; without it the workspace uses the simulated
+    market. ``overrides`` are dotted keys of ``params.yaml``: ``{"labels.horizon_s": 30}``. What an earlier
+    call computed in the folder stays, and ``dvc repro`` finds out what of it is stale.
     """
     folder = folder.resolve()
     if folder == project:
@@ -50,7 +50,8 @@ def create(
     values = dict(overrides or {})
     if source is not None:
         source = _existing(source)
-        values = {"data.source": params_file.RECORDED, "data.path": SOURCE, **values}
+        # What the project relaxes for its simulated market is not relaxed for a real one.
+        values = {"data.source": params_file.RECORDED, "data.path": SOURCE, "gate": {}, **values}
     text = _with_overrides(project / params_file.PARAMS, values)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,9 @@ def _with_overrides(path: Path, overrides: Mapping[str, Any]) -> str:
         node = tree
         for parent in parents:
             if not isinstance(node.get(parent), dict):
-                raise ConfigError(f"params.yaml has no section {parent!r} (from the override {dotted}={value})")
+                raise ConfigError(
+                    f"params.yaml has no section {parent!r} (from the override {dotted}={value})"
+                )
             node = node[parent]
         if last not in node:
             known = ", ".join(sorted(node))

@@ -35,6 +35,10 @@ class MarketClock:
     def speed(self) -> float:
         return float(self._speed)
 
+    def not_before(self, market_ns: int) -> None:
+        """Never answer with an earlier time (a restored session was there already)."""
+        self._last_ns = max(self._last_ns, market_ns)
+
     def anchor(self, market_ns: int) -> None:
         """The market's time is ``market_ns`` now. Only the first call counts: later pings carry network
         delay.

@@ -301,6 +301,13 @@ def _check_together(config: RunnerConfig, origin: str) -> None:
         refuse(
             "dashboard.token", "", f"the host {board.host} is not loopback: set a token or host: 127.0.0.1"
         )
+    if config.execution.exchange_stop:
+        refuse("execution.exchange_stop", True, "stop orders at the broker are not built yet; leave it false")
+    for name in ("primary", "backup"):
+        channel = getattr(config.connectivity, name)
+        if channel.bind or channel.interface:
+            route = "binding is not built yet; name another target, or route it in the operating system"
+            refuse(f"connectivity.{name}", channel.bind or channel.interface, route)
     if config.system.mode != "paper":
         if not config.broker.token:
             refuse(

@@ -303,6 +303,9 @@ class Broker:
         "", "PEM with extra root certificates (the tbank.ru domain needs the Russian Trusted CA)"
     )
     app_name: str = key("scalper.live-runner", "sent as x-app-name")
+    confirm_margin_trade: bool = key(
+        False, "consent that orders may open uncovered positions: shorts are refused (30240) without it"
+    )
     tariff: str = key("trader", "commission tariff used by backtests and sizing (market/fees.py)")
 
 

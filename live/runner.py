@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Coroutine
@@ -95,6 +96,7 @@ class Runner:
         self.session_dir = self.runtime / "session" / self.session_id
         self.inbox = Inbox(config.data.queue_length)
         self._stop_reason = ""
+        self._signals = 0
         self._stopping = asyncio.Event()
         self._reconcile_wanted = asyncio.Event()
         self._child: PaperChild | None = None
@@ -128,7 +130,8 @@ class Runner:
                     await self._child.stop()
 
     def _on_signal(self, number: int) -> None:
-        if self._stop_reason:
+        self._signals += 1
+        if self._signals > 1:
             # Asked twice: leave at once. Orders and positions stay at the broker; the next start takes them
             # over.
             if self._child is not None:
@@ -184,7 +187,10 @@ class Runner:
             target = (
                 config.connectivity.primary.target or broker.target or OFFICIAL_TARGETS[config.system.mode]
             )
-            return Access(target, broker.token, broker.account_id, broker.ca_path, app_name=broker.app_name)
+            return Access(
+                target, broker.token, broker.account_id, broker.ca_path, app_name=broker.app_name,
+                confirm_margin_trade=broker.confirm_margin_trade,
+            )  # fmt: skip
         endpoint = running_endpoint(Path(config.paper.endpoint))
         if endpoint is None:
             # By default play what the model never saw.
@@ -234,6 +240,7 @@ class Runner:
         self.restored = takeover.read_checkpoint(self.checkpoint_path, self.account_ref, self._audit)
         if self.restored.body is not None:
             takeover.restore(engine, self.checkpoint_path, self.restored.body)
+            self.clock.not_before(engine.now_ns)
             for ticker, position in engine.positions.items():
                 ledger.restore_position(ticker, position.lots, position.cost_nano)
                 if shadow is not None:
@@ -330,7 +337,7 @@ class Runner:
         await self.storage.commit(
             Record("sessions", fields), Record("meta", {"key": "session_id", "value": self.session_id})
         )
-        now_ns = max(self.clock.now_ns(), self.loop.engine.now_ns)
+        now_ns = self.clock.now_ns()
         if (override := self.flag.poll(now_ns)) is not None:
             self.post(override)  # before anything else: a halted start sends nothing
         since_ns = None if self.restored.body is None else int(self.restored.body["now_ns"])
@@ -361,6 +368,8 @@ class Runner:
             watermark=self.watermark,
         )
         self._say(self.reporter.headline())
+        if self.config.dashboard.enabled:
+            self._serve_dashboard()
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -380,6 +389,16 @@ class Runner:
                 f"{failure} (trading stopped; see {self.runtime / 'audit.log'})"
             ) from failure
         raise failure
+
+    def _serve_dashboard(self) -> None:
+        """In a thread of its own: it only reads SQLite and the status file, and cannot hold up trading."""
+        from live.dashboard import make_server
+
+        board = self.config.dashboard
+        flag = Path(self.config.manual_override.flag_path)
+        server = make_server(self.storage.path, self.runtime, flag, board.host, board.port, board.token)
+        threading.Thread(target=server.serve_forever, name="dashboard", daemon=True).start()
+        self._say(f"dashboard on http://{board.host}:{server.server_address[1]}/")
 
     def _components(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {

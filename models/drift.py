@@ -1,17 +1,18 @@
-"""Drift of features and scores against the training reference: PSI and W1/sd with limits that know the sample.
+"""Drift of features and scores against the training reference: PSI and W1/sd with limits that know the
+sample.
 
 Order-book rows are autocorrelated: an hour of rows four times a second may hold no more than ten independent
-values of a slow feature. Every limit below therefore uses the *effective* sample size, and every comparison uses a
-thinned sample. Formulas: docs of PSI with ten reference-quantile bins and +0.5 smoothing; under no drift
-``PSI ~ (1/n + 1/m) * chi2(B - 1)`` with n and m the effective sizes (Potgieter et al. 2023).
+values of a slow feature. Every limit below therefore uses the *effective* sample size, and every comparison
+uses a thinned sample. Formulas: docs of PSI with ten reference-quantile bins and +0.5 smoothing; under no
+drift ``PSI ~ (1/n + 1/m) * chi2(B - 1)`` with n and m the effective sizes (Potgieter et al. 2023).
 
-A distance over its limit is a fact for a person or a rule that looks at several windows; nothing here retrains.
+A distance over its limit is a fact for a person or a rule that looks at several windows; nothing here
+retrains.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ PSI_FLOOR = 0.2
 W1_FLOOR = 0.2
 SIGNIFICANCE = 0.999
 W1_NULL_SCALE = 3.5
-"""W1/sd between two samples of one distribution stays under this times sqrt(1/n + 1/m) (checked by a test)."""
+"""W1/sd between two samples of one distribution stays under this times sqrt(1/n + 1/m) (checked by a
+test)."""
 SCORE = "score"
 """The extra column: p_up - p_down of the ensemble."""
 
@@ -40,7 +42,8 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What is remembered of one column: bin edges [BINS - 1], shares [BINS], a sorted sample, its effective size."""
+    """What is remembered of one column: bin edges [BINS - 1], shares [BINS], a sorted sample, its effective
+    size."""
 
     name: str
     edges: F64
@@ -152,8 +155,8 @@ def compare(
 ) -> list[ColumnDrift]:
     """Distances of a window of rows from the reference of ``ticker``, in the order of ``columns``.
 
-    ``columns``: name to values [n] (features by name, ``SCORE`` for the score). Columns without a reference or with too
-    few finite values are left out.
+    ``columns``: name to values [n] (features by name, ``SCORE`` for the score). Columns without a reference
+    or with too few finite values are left out.
     """
     kept = thin(recv_ns)
     out = []
@@ -183,7 +186,8 @@ def compare(
 
 
 def save(reference: Reference, folder: Path) -> None:
-    """``reference.npz`` (arrays) and ``reference.json`` (what a person wants to see); the same bytes for the same data."""
+    """``reference.npz`` (arrays) and ``reference.json`` (what a person wants to see); the same bytes for the
+    same data."""
     arrays: dict[str, NDArray[Any]] = {}
     readable: dict[str, dict[str, Any]] = {}
     for ticker, columns in sorted(reference.items()):
@@ -200,7 +204,7 @@ def save(reference: Reference, folder: Path) -> None:
     np.savez(folder / "reference.npz", **arrays)  # type: ignore[arg-type]
     draft = folder / ".reference.json.draft"
     draft.write_text(json.dumps(readable, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(draft, folder / "reference.json")
+    draft.replace(folder / "reference.json")
 
 
 def load(folder: Path) -> Reference:

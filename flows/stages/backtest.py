@@ -25,13 +25,15 @@ from flows.stages.page import page
 from live import backtest
 from live.config import engine_config
 from live.config_schema import RunnerConfig, Session
+from live.simbroker import FillModel
 from market.recording import Recording
 from models import report
 from models.dataset import load
 
 WARMUP_NS = 420_000_000_000
-"""Before the block, not traded: features warm up in two minutes, the stop's ATR wants five whole one-minute bars."""
-FILL_MODELS = ("queue", "pessimistic", "optimistic")
+"""Before the block, not traded: features warm up in two minutes, the stop's ATR wants five whole one-minute
+bars."""
+FILL_MODELS: tuple[FillModel, ...] = ("queue", "pessimistic", "optimistic")
 
 
 def main(say: Say) -> None:
@@ -54,7 +56,10 @@ def main(say: Say) -> None:
         recording, bundle, config, from_ns=from_ns, to_ns=to_ns, warmup_ns=WARMUP_NS, fill_models=FILL_MODELS,
         slippage_ticks=params.costs.slippage_ticks, **params.backtest,
     )  # fmt: skip
-    say(f"{result.books:,} books, {result.signals:,} signals, {result.orders:,} orders, {result.fills:,} fills")
+    say(
+        f"{result.books:,} books, {result.signals:,} signals, {result.orders:,} orders, "
+        f"{result.fills:,} fills"
+    )
 
     edge = scoring.edge(result, dataset, params.seed)
     calibration, reliability = scoring.calibration(dataset)

@@ -1,7 +1,7 @@
 """Stage ``bundle``: everything the trading box needs, in one signed folder.
 
-DVC tracks the manifest and the files that it covers, not the signature: a key is nobody's input, and the same inputs
-give the same bundle whoever signs it. ``scalper publish`` signs again where the key has changed since.
+DVC tracks the manifest and the files that it covers, not the signature: a key is nobody's input, and the same
+inputs give the same bundle whoever signs it. ``scalper publish`` signs again where the key has changed since.
 """
 
 from __future__ import annotations
@@ -43,7 +43,14 @@ from models.inference import make_golden
 GOLDEN_ROWS = 160
 """Rows of the golden sample: a Transformer window and plenty after it."""
 DAY_NS = 86_400_000_000_000
-MEASURED = ("labels", *(f"train_{name}" for name in LEARNERS), "ensemble", "quantise", "calibrate", "backtest")
+MEASURED = (
+    "labels",
+    *(f"train_{name}" for name in LEARNERS),
+    "ensemble",
+    "quantise",
+    "calibrate",
+    "backtest",
+)
 """The stages whose metrics go into the manifest."""
 
 
@@ -66,7 +73,8 @@ def main(say: Say) -> None:
 
 
 def golden_rows(dataset: Dataset) -> tuple[str, NDArray[np.float32]]:
-    """The first ``GOLDEN_ROWS`` neighbouring usable rows of block ``calibrate``: (ticker, X float32 [n, F])."""
+    """The first ``GOLDEN_ROWS`` neighbouring usable rows of block ``calibrate``: (ticker, X float32 [n,
+    F])."""
     for ticker, series in dataset.series.items():
         rows = np.flatnonzero(dataset.rows(ticker, "calibrate", labelled=False))
         fresh = np.cumsum(series.reset)[rows]
@@ -102,7 +110,11 @@ def manifest_fields(params: Params, recording: Recording) -> dict[str, Any]:
         "live_from_ns": times["live"][0],
         "valid_until_ns": times["live"][0] + params.bundle.valid_days * DAY_NS,
         # The gate reads `edge` and `calibration`; the rest is for people.
-        "metrics": {**measured, "edge": measured["backtest"]["edge"], "calibration": measured["backtest"]["calibration"]},
+        "metrics": {
+            **measured,
+            "edge": measured["backtest"]["edge"],
+            "calibration": measured["backtest"]["calibration"],
+        },
         "quantisation": read_json(EXPORTED / "parity.json"),
     }
 

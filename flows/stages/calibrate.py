@@ -1,4 +1,5 @@
-"""Stage ``calibrate``: temperature, basis points per score and thresholds, fitted on what the exported files say."""
+"""Stage ``calibrate``: temperature, basis points per score and thresholds, fitted on what the exported files
+say."""
 
 from __future__ import annotations
 
@@ -35,13 +36,12 @@ def main(say: Say) -> None:
     weights = read_json(ENSEMBLE / "ensemble_weights.json")["weights"]
     logp = run_members(dataset)
     say(f"ran the exported members over {sum(_scored(members) for members in logp.values()):,} rows")
-    fee_bps = {
-        i.ticker: params.fee_ppm(i, recording.info.tariff) / 100.0 for i in recording.info.instruments
-    }
+    fee_bps = {i.ticker: params.fee_ppm(i, recording.info.tariff) / 100.0 for i in recording.info.instruments}
     horizon_ns, latency_ns = params.horizon_ns, params.latency_ns
     with whole(CALIBRATION) as folder:
         settings = calibrate(
-            markets(dataset, logp, fee_bps), weights, Costs(horizon_ns, latency_ns, params.costs.slippage_ticks),
+            markets(dataset, logp, fee_bps), weights,
+            Costs(horizon_ns, latency_ns, params.costs.slippage_ticks),
             folder, seed=params.seed, threads=params.threads, progress=say, **params.calibrate,
         )  # fmt: skip
         save_logp(folder / LOGP.name, logp)
@@ -67,7 +67,8 @@ def markets(dataset: Dataset, logp: Logp, fee_bps: dict[str, float]) -> list[Mar
                 ticker, series.recv_ns, series.mid2, series.spread,
                 np.where(series.y == VOID, -1, series.y).astype(np.int64), series.move_bps,
                 dataset.rows(ticker, "calibrate", labelled=False),
-                dataset.rows(ticker, "threshold", labelled=False), np.cumsum(day), fee_bps[ticker], logp[ticker],
+                dataset.rows(ticker, "threshold", labelled=False), np.cumsum(day), fee_bps[ticker],
+                logp[ticker],
             )
         )  # fmt: skip
     return out
@@ -78,7 +79,9 @@ def _scored(members: dict[str, NDArray[np.float32]]) -> int:
 
 
 def save_logp(path: Path, logp: Logp) -> None:
-    flat = {f"{ticker}/{name}": values for ticker, members in logp.items() for name, values in members.items()}
+    flat = {
+        f"{ticker}/{name}": values for ticker, members in logp.items() for name, values in members.items()
+    }
     with path.open("wb") as file:
         np.savez(file, **flat)  # type: ignore[arg-type]
 

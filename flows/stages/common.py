@@ -1,9 +1,9 @@
-"""What every stage shares: progress lines with their time, outputs that appear whole or not at all, metrics."""
+"""What every stage shares: progress lines with their time, outputs that appear whole or not at all,
+metrics."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -49,7 +49,10 @@ def run(name: str, work: Callable[[Say], None]) -> None:
             raise SystemExit(error.exit_code) from None
         except OSError as error:
             # A full disk is an expected failure; the half-made folder is gone already (see `whole`).
-            print(f"    [{name}] {error.strerror or error} ({error.filename or 'no file named'})", file=sys.stderr)
+            print(
+                f"    [{name}] {error.strerror or error} ({error.filename or 'no file named'})",
+                file=sys.stderr,
+            )
             raise SystemExit(2) from None
     say("done")
 
@@ -58,7 +61,8 @@ def run(name: str, work: Callable[[Say], None]) -> None:
 def whole(final: Path) -> Iterator[Path]:
     """A folder to fill that takes the place of ``final`` only when the block ends without an error.
 
-    It lies beside ``final`` so that the rename stays on one file system; a leftover of a killed run is removed.
+    It lies beside ``final`` so that the rename stays on one file system; a leftover of a killed run is
+    removed.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     draft = final.with_name(f".{final.name}.draft")
@@ -78,7 +82,7 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text(json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 def read_json(path: Path) -> Any:
@@ -86,11 +90,14 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ScalperError(f"{path} is missing: run dvc repro (the stage that writes it has not run)") from None
+        raise ScalperError(
+            f"{path} is missing: run dvc repro (the stage that writes it has not run)"
+        ) from None
 
 
 def write_metrics(stage: str, metrics: dict[str, Any]) -> None:
-    """``artifacts/metrics/<stage>.json``: results only, no times, so that the same inputs give the same file."""
+    """``artifacts/metrics/<stage>.json``: results only, no times, so that the same inputs give the same
+    file."""
     write_json(METRICS / f"{stage}.json", metrics)
 
 

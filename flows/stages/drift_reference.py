@@ -30,7 +30,7 @@ def main(say: Say) -> None:
     slowest = {t: min(by_name.items(), key=lambda item: item[1]) for t, by_name in sizes.items() if by_name}
     write_metrics("drift_reference", {"effective_rows": sizes})
     for ticker, (name, n_eff) in slowest.items():
-        say(f"{ticker}: {len(sizes[ticker])} columns; the slowest, {name}, holds {n_eff:.0f} independent values")
+        say(f"{ticker}: {len(sizes[ticker])} columns; {name} holds only {n_eff:.0f} independent values")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ def main(say: Say) -> None:
             dataset, MODELS, folder, members=LEARNERS, threads=params.threads, progress=say,
             int8_weight_threshold=params.quantisation["int8_weight_threshold"], **params.ensemble,
         )  # fmt: skip
-    write_metrics("ensemble", {"weights": report["weights"], "blend": report["blend"], "evidence": report["evidence"]})
+    write_metrics(
+        "ensemble", {"weights": report["weights"], "blend": report["blend"], "evidence": report["evidence"]}
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""What the later stages share about the exported models: running them over the recorded rows, reading the result.
+"""What the later stages share about the exported models: running them over the recorded rows, reading the
+result.
 
-Everything after ``quantise`` judges the files that trade, through the code that trades them (``models.inference``).
+Everything after ``quantise`` judges the files that trade, through the code that trades them
+(``models.inference``).
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ def model_files() -> dict[str, Path]:
 
 
 def draft(manifest: dict[str, object] | None = None) -> Bundle:
-    """An unsigned bundle over the exported and calibrated files, for stages that run before the bundle exists."""
+    """An unsigned bundle over the exported and calibrated files, for stages that run before the bundle
+    exists."""
     return Bundle.draft(model_files() | {ENSEMBLE: CALIBRATION / ENSEMBLE}, manifest or {})
 
 
 def run_members(dataset: Dataset) -> Logp:
-    """The exported members over everything from a little before block ``calibrate`` to the end of ``score``."""
+    """The exported members over everything from a little before block ``calibrate`` to the end of
+    ``score``."""
     from_ns, to_ns = dataset.blocks.span("calibrate")[0] - WARM_NS, dataset.blocks.span("score")[1]
     out: Logp = {}
     for ticker, series in dataset.series.items():
@@ -62,7 +66,9 @@ def load_logp() -> Logp:
 def blended(logp: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
     """The calibrated ensemble's log-probabilities float32 [n, 3] of one ticker."""
     settings = read_json(CALIBRATION / ENSEMBLE)
-    total = sum(weight * logp[name].astype(np.float64) for name, weight in settings["members"].items() if weight > 0)
+    total = sum(
+        weight * logp[name].astype(np.float64) for name, weight in settings["members"].items() if weight > 0
+    )
     mixed = np.asarray(total) / settings["temperature"]
     out = np.full(mixed.shape, np.nan, np.float32)
     known = np.isfinite(mixed).all(axis=1)

@@ -1,4 +1,5 @@
-"""Stage ``labels``: what a taker would have earned after spread and fees, and the split into five blocks of time."""
+"""Stage ``labels``: what a taker would have earned after spread and fees, and the split into five blocks of
+time."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 SIMULATED_NOTE = (
-    "**SIMULATED.** Trained and judged on a market that a program made, with a planted signal. Its profit is evidence of "
-    "working machinery and of nothing else; the runner refuses this bundle in production."
+    "**SIMULATED.** Trained and judged on a market that a program made, with a planted signal. Its profit is "
+    "evidence of working machinery and of nothing else; the runner refuses this bundle in production."
 )
 REAL_NOTE = (
-    "**REAL recording, historical.** One recording is one sample: it says nothing about days that are not in it, and it is "
-    "not a forecast."
+    "**REAL recording, historical.** One recording is one sample: it says nothing about days not in it, "
+    "and it is not a forecast."
 )
 
 
@@ -34,14 +34,16 @@ def model_card(manifest: dict[str, Any]) -> str:
             "",
             SIMULATED_NOTE if manifest["watermark"] == "SIMULATED" else REAL_NOTE,
             "",
-            f"- Predicts the executable move over {manifest['horizon_ns'] / 1e9:g} s, {manifest['latency_ns'] / 1e6:g} ms after "
-            "the decision, as down, flat or up",
-            f"- Trained on {_utc(manifest['trained_from_ns'])} to {_utc(manifest['trained_to_ns'])} UTC; refused by the runner after "
-            f"{_utc(manifest['valid_until_ns'])} UTC of market time",
+            f"- Predicts the executable move over {manifest['horizon_ns'] / 1e9:g} s, "
+            f"{manifest['latency_ns'] / 1e6:g} ms after the decision, as down, flat or up",
+            f"- Trained on {_utc(manifest['trained_from_ns'])} to {_utc(manifest['trained_to_ns'])} UTC; "
+            f"refused by the runner after {_utc(manifest['valid_until_ns'])} UTC of market time",
             f"- Costs: tariff {manifest['tariff']}, "
             + ", ".join(f"{t} {ppm / 100:g} bp a side" for t, ppm in sorted(manifest["fee_ppm"].items())),
-            f"- Verdict on block score, net of spread and commission: **{edge['verdict']}** ({edge['trades']} round trips"
-            + (interval if edge["trades"] else "") + ")",
+            f"- Verdict on block score, net of spread and commission: **{edge['verdict']}** "
+            + f"({edge['trades']} round trips"
+            + (interval if edge["trades"] else "")
+            + ")",
             "",
             "| member | weight | log-loss | macro-F1 | MCC |",
             "|---|---|---|---|---|",
@@ -54,7 +56,8 @@ def model_card(manifest: dict[str, Any]) -> str:
             "|---|---|",
             *(f"| {t} | {text} |" for t, text in sorted(metrics["calibrate"]["verdicts"].items())),
             "",
-            f"Data `{manifest['data_hash']}`, code `{manifest['code_hash']}`, features `{manifest['feature_schema_hash']}`.",
+            f"Data `{manifest['data_hash']}`, code `{manifest['code_hash']}`,",
+            f"features `{manifest['feature_schema_hash']}`.",
             "",
         ]
     )

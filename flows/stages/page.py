@@ -53,7 +53,9 @@ def _members() -> list[dict[str, Any]]:
     rows = []
     for name in LEARNERS:
         score = read_json(METRICS / f"train_{name}.json")
-        rows.append({"member": name, "weight": weights[name], **{k.replace("_", " "): v for k, v in score.items()}})
+        rows.append(
+            {"member": name, "weight": weights[name], **{k.replace("_", " "): v for k, v in score.items()}}
+        )
     return rows
 
 
@@ -61,7 +63,8 @@ def _quantisation() -> list[dict[str, Any]]:
     report = read_json(EXPORTED / "parity.json")
     return [
         {
-            "member": name, "planned": entry["planned"], "shipped": entry["mode"], "agreement": entry["agreement"],
+            "member": name, "planned": entry["planned"], "shipped": entry["mode"],
+            "agreement": entry["agreement"],
             "largest gap of p": entry["max_abs_dp"], "accuracy lost, points": entry["accuracy_lost_points"],
             "KiB": entry["kib"], "passed": entry["passed"],
         }
@@ -69,7 +72,9 @@ def _quantisation() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _instruments(info: RecordingInfo, result: BacktestResult, fee_bps: dict[str, float]) -> list[dict[str, Any]]:
+def _instruments(
+    info: RecordingInfo, result: BacktestResult, fee_bps: dict[str, float]
+) -> list[dict[str, Any]]:
     decided = read_json(CALIBRATION / "calibration.json")["instruments"]
     rows = []
     for ticker in (i.ticker for i in info.instruments):
@@ -89,10 +94,12 @@ def _instruments(info: RecordingInfo, result: BacktestResult, fee_bps: dict[str,
 
 def _notes(info: RecordingInfo, result: BacktestResult, metrics: dict[str, Any]) -> list[str]:
     days = sorted({day for each in info.days.values() for day in each})
-    resting = ", ".join(f"{name} {nano / NANO:+,.2f} RUB" for name, nano in sorted(metrics["net_nano"].items()))
+    resting = ", ".join(
+        f"{name} {nano / NANO:+,.2f} RUB" for name, nano in sorted(metrics["net_nano"].items())
+    )
     fit = metrics["calibration"]
     return [
-        "One recorded day says nothing about other days." if len(days) == 1 else f"{len(days)} recorded days.",
+        f"{len(days)} recorded day(s): nothing is said about other days.",
         "Orders meet the recorded book after the latency; the market does not react to them.",
         f"Net result by how resting orders are assumed to fill: {resting}.",
         f"On the same block the calibrated ensemble has a log-loss of {fit['log_loss']:.4f} (base rates "

@@ -5,28 +5,23 @@ With ``data.source: recorded`` there is nothing to simulate and the stage only l
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flows import params as params_file
 from flows.stages.common import RAW, Say, run, whole, write_json
-from market.simulator import DEFAULT_SPECS, simulate_recording
-
-BUSY = {"k": 3.6, "mu": 3.6, "theta": 0.75, "ha": 1.8, "hb": 3.6, "pmeta": 0.3, "kappa": 0.3, "vv": 0.3}
-"""Three times the events of the preset and a steadier activity. In the quiet market that the preset is, even a perfect
-forecast of the planted signal moves less than spread and commission for most of the session."""
-SPECS = tuple(replace(spec, overrides=BUSY) if spec.planted else spec for spec in DEFAULT_SPECS)
+from market.simulator import simulate_recording
 
 
 def main(say: Say) -> None:
     params = params_file.load()
     if params.data.source == params_file.RECORDED:
         with whole(RAW) as folder:
-            write_json(folder / "note.json", {"note": "not simulated: stage ingest reads the recording at data.path"})
+            write_json(
+                folder / "note.json", {"note": "not simulated: stage ingest reads the recording at data.path"}
+            )
         say("nothing to simulate: the market comes from a recording")
         return
     say(f"simulating {params.data.hours:g} h of market, a book every {params.data.dt_s:g} s (SIMULATED)")
     recording, _ = simulate_recording(
-        RAW, SPECS, hours=params.data.hours, dt_s=params.data.dt_s, seed=params.seed, day=params.data.day
+        RAW, hours=params.data.hours, dt_s=params.data.dt_s, seed=params.seed, day=params.data.day
     )
     for instrument in recording.info.instruments:
         for day in recording.info.days[instrument.ticker]:

@@ -34,7 +34,8 @@ def trips_bps(result: BacktestResult, dataset: Dataset) -> tuple[F64, F64]:
 
 
 def edge(result: BacktestResult, dataset: Dataset, seed: int) -> dict[str, Any]:
-    """What the gate asks about the held-out block: ``evaluate.trade_summary`` of its round trips, and the verdict."""
+    """What the gate asks about the held-out block: ``evaluate.trade_summary`` of its round trips, and the
+    verdict."""
     net, moved = trips_bps(result, dataset)
     summary = evaluate.rounded(evaluate.trade_summary(net, moved, seed=seed))
     return {"block": "score", "verdict": verdict(summary), "net_nano": result.net_nano, **summary}
@@ -58,7 +59,9 @@ def calibration(dataset: Dataset) -> tuple[dict[str, float], dict[str, list[dict
     return evaluate.rounded(evaluate.classification(joined, outcome, prior)), curves
 
 
-def rivals(result: BacktestResult, dataset: Dataset, fee_bps: dict[str, float], seed: int) -> list[dict[str, Any]]:
+def rivals(
+    result: BacktestResult, dataset: Dataset, fee_bps: dict[str, float], seed: int
+) -> list[dict[str, Any]]:
     """Never trading, and as many round trips of the same lengths at random moments and sides."""
     rows: list[dict[str, Any]] = [{"rival": "never trade", "net bp per trade": 0.0, "net bp in all": 0.0}]
     if not result.trips:

@@ -17,7 +17,9 @@ def train_stage(name: str, train: Callable[..., dict[str, Any]], say: Say) -> No
     hyper: dict[str, Any] = getattr(params, name)
     known = set(train.__kwdefaults__ or {}) - {"progress", "scaler"}
     if unknown := sorted(set(hyper) - known):
-        raise ConfigError(f"params.yaml: {name} has no {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"params.yaml: {name} has no {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
     dataset = load(FEATURES, LABELS)
     with whole(MODELS / name) as folder:
         if "scaler" in (train.__kwdefaults__ or {}):

@@ -36,6 +36,7 @@ class Access:
     ca_path: str = ""
     private_ca: bool = False
     app_name: str = "scalper.live-runner"
+    confirm_margin_trade: bool = False
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

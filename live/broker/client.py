@@ -273,6 +273,7 @@ class BrokerClient:
             order_id=order.client_order_id,
             instrument_id=instrument.uid,
             price_type=pb.PRICE_TYPE_POINT if instrument.kind == "future" else pb.PRICE_TYPE_CURRENCY,
+            confirm_margin_trade=self.access.confirm_margin_trade,
         )
         if order.price_ticks is not None:
             request.price.CopyFrom(convert.ticks_to_quotation(order.price_ticks, instrument.tick_nano))

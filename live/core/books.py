@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from math import isqrt
+from operator import gt, lt
 
 from live.core.bars import MinuteBars
 from live.core.config import BookCheckConfig
@@ -28,7 +29,8 @@ def book_fault(book: Book) -> str | None:
         return "NOT_POSITIVE"
     if book.bid_px[0] >= book.ask_px[0]:
         return "CROSSED"
-    if sorted(set(book.ask_px)) != [*book.ask_px] or sorted(set(book.bid_px), reverse=True) != [*book.bid_px]:
+    bids, asks = book.bid_px, book.ask_px
+    if not (all(map(gt, bids, bids[1:])) and all(map(lt, asks, asks[1:]))):
         return "UNSORTED"
     return None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from live.core import events as ev
 from live.core.bars import MinuteBars
-from live.core.books import Market
+from live.core.books import MILLIBPS, Market
 from live.core.commands import TONE_LIQUIDITY_HZ, Command
 from live.core.config import EngineConfig, ModelParams
 from live.core.desk import Desk
@@ -21,12 +21,10 @@ from live.core.gates import Gates
 from live.core.holds import KINDS, Hold, HoldSet
 from live.core.orders import Orders
 from live.core.outbox import HoldBoard, Outbox
-from live.core.plan import Touch
 from live.core.portfolio import Portfolio
 from live.core.positions import Position
 from live.core.reconcile import Reconciler
 from live.core.risk import RiskState
-from live.core.signals import spread_millibps
 from live.core.trader import Trader
 from market.types import Instrument
 
@@ -162,10 +160,9 @@ class Engine:
 
     def _watch_spread(self, book: ev.Book) -> None:
         limit = self.config.monitoring.spread_alert_millibps
-        if not limit:
-            return
-        spread = spread_millibps(Touch(book.bid_px[0], book.bid_qty[0], book.ask_px[0], book.ask_qty[0]))
-        if spread > limit and self._out.often(book.ticker, "wide spread"):
+        bid_ticks, ask_ticks = book.bid_px[0], book.ask_px[0]
+        spread = 2 * (ask_ticks - bid_ticks) * MILLIBPS // (bid_ticks + ask_ticks)
+        if limit and spread > limit and self._out.often(book.ticker, "wide spread"):
             self._out.audit("RISK", "LIQUIDITY_LOW", ticker=book.ticker, spread_millibps=spread, limit=limit)
             words = f"LIQUIDITY {book.ticker}: a spread of {spread} thousandths of a bp, the limit is {limit}"
             self._out.notify("LIQUIDITY", words, TONE_LIQUIDITY_HZ)

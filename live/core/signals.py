@@ -35,10 +35,6 @@ def cost_millibps(touch: Touch, fee_ppm: int, slippage_ticks: int) -> int:
     return -(-2 * ticks * MILLIBPS // mid2) + 2 * fee_ppm * PPM_MILLIBPS
 
 
-def spread_millibps(touch: Touch) -> int:
-    return 2 * touch.spread_ticks * MILLIBPS // (touch.bid_ticks + touch.ask_ticks)
-
-
 def find(
     trace_id: str,
     ticker: str,

@@ -42,7 +42,10 @@ def test_lines_and_status_come_back(tmp_path: Path) -> None:
 
 def test_a_grandchild_that_ignores_term_is_killed_with_the_group(tmp_path: Path) -> None:
     # What dvc repro does: a shell that starts a training process.
-    stubborn = "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(600)"
+    stubborn = (
+        "import os, signal, time; signal.signal(15, signal.SIG_IGN); "
+        "print(os.getpid(), flush=True); time.sleep(600)"
+    )
     with line.started(
         ["sh", "-c", f"{sys.executable} -c '{stubborn}'; true"], cwd=tmp_path, grace_s=0.3
     ) as process:

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A miniature project: the real parameters, one code folder with content, a pipeline that copies its inputs."""
+    """A miniature project: the real parameters, one code folder with content, a pipeline that copies its
+    inputs."""
     folder = tmp_path / "project"
     for name in workspace.LINKED:
         (folder / name).mkdir(parents=True)
@@ -95,7 +96,7 @@ def test_what_cannot_be_made_is_one_error_and_leaves_nothing(project: Path, tmp_
         workspace.create(tmp_path / "w", overrides={"labels.horizon": 3}, project=project)
     with pytest.raises(ConfigError, match="no section 'label'"):
         workspace.create(tmp_path / "w", overrides={"label.horizon_s": 3}, project=project)
-    with pytest.raises(ConfigError, match="labels.horizon_s is -1.0"):
+    with pytest.raises(ConfigError, match=r"labels\.horizon_s is -1\.0"):
         workspace.create(tmp_path / "w", overrides={"labels.horizon_s": -1}, project=project)
     with pytest.raises(ConfigError, match="is the project itself"):
         workspace.create(project, project=project)

@@ -120,6 +120,8 @@ def test_the_defaults_are_those_of_the_core():
         ("data: {instruments: SBER}", ["data.instruments", "a list"]),
         ("data: {depth: 25}", ["data.depth", "20, 30, 40 or 50"]),
         ("dashboard: {enabled: true, host: 0.0.0.0}", ["dashboard.token", "0.0.0.0"]),
+        ("execution: {exchange_stop: true}", ["execution.exchange_stop", "not built yet"]),
+        ("connectivity: {backup: {interface: wwan0}}", ["connectivity.backup", "wwan0"]),
         ("system: {mode: production}", ["broker.token"]),
         ("notifications: {chat_id: '5'}", ["notifications.chat_id", "both"]),
         ("paper: {from_ns: 5, to_ns: 4}", ["paper.to_ns"]),

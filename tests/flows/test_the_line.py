@@ -1,4 +1,5 @@
-"""The whole line on a tiny simulated market: once, again for nothing, elsewhere to the same bundle, and into the registry."""
+"""The whole line on a tiny simulated market: once, again for nothing, elsewhere to the same bundle, and into
+the registry."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ TINY = {
     "gbdt": {"rounds": 8},
     "svm": {"features": 32, "epochs": 1},
     "lstm": {"hidden": 8, "epochs": 1, "streams": 8},
-    "transformer": {"window": 8, "width": 8, "layers": 1, "heads": 2, "ff": 8, "epochs": 1, "windows_per_epoch": 512},
+    "transformer": {"window": 8, "width": 8, "layers": 1, "heads": 2, "ff": 8, "epochs": 1,
+                    "windows_per_epoch": 512},
     "calibrate.trials": 4,
 }  # fmt: skip
 
@@ -55,8 +57,17 @@ def test_every_stage_left_what_it_promises(built: Path) -> None:
     assert bundle.watermark == "SIMULATED"
     assert {i["ticker"] for i in bundle.manifest["instruments"]} == {"SIMA", "SIMF", "SIMP"}
     page = (built / "artifacts" / "backtest" / "report.html").read_text()
-    assert page.count("SIMULATED") > 10 and "src=\"http" not in page and "Right direction" not in page.split("<h2>")[0][:200]
-    for name in ("drift/reference.npz", "calibration/trials.csv", "exported/parity.json", "ensemble/quantization_plan.json"):
+    assert (
+        page.count("SIMULATED") > 10
+        and 'src="http' not in page
+        and "Right direction" not in page.split("<h2>")[0][:200]
+    )
+    for name in (
+        "drift/reference.npz",
+        "calibration/trials.csv",
+        "exported/parity.json",
+        "ensemble/quantization_plan.json",
+    ):
         assert (built / "artifacts" / name).is_file()
     assert not [p for p in built.rglob("*.draft")], "a draft was left behind"
 
@@ -125,9 +136,18 @@ def test_the_retrain_flow_leaves_readable_artifacts(built: Path) -> None:
         "        found = client.read_artifacts()\n"
         "    print('RESULT', json.dumps([result, sorted(a.key for a in found)]))\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(workspace.PROJECT), "PREFECT_HOME": str(built / "runtime" / "prefect")}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(workspace.PROJECT),
+        "PREFECT_HOME": str(built / "runtime" / "prefect"),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", script, str(built)], cwd=built, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, str(built)],
+        cwd=built,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result, keys = json.loads(done.stdout.split("RESULT ", 1)[1])
