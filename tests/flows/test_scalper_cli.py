@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ def _help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_help_names_every_verb_and_shows_a_days_work(capsys: pytest.CaptureFixture[str]) -> None:
     text = _help([], capsys)
     for verb in VERBS:
-        assert f"\n    {verb} " in text
+        assert re.search(rf"\n    {verb}\s", text)
     assert "scalper promote --to prod" in text and "exit status" in text
 
 
