@@ -20,9 +20,7 @@ from market.paper.replayer import Replayer
 from market.types import MILLISECOND_NS
 
 CONFLATE_FROM = 256
-"""Messages waiting for one subscriber from which an older unsent book of an instrument gives way to the
-newer.
-"""
+"""Messages waiting for one subscriber from which at most one book of an instrument waits among them."""
 
 MAX_WAITING = 100_000
 """Messages waiting for one subscriber at which the exchange cuts the connection: it does not read."""
@@ -32,11 +30,10 @@ Payload = Callable[[], Message | bytes]
 
 @dataclass(slots=True)
 class _Item:
-    """One message, made when it is sent; ``dropped`` when a newer book replaced it before that."""
+    """One message, made when it is sent. ``book``: the instrument's index, -1 for anything but a book."""
 
     make: Payload
-    dropped: bool = False
-    sent: bool = False
+    book: int = -1
 
 
 class Outbox:
@@ -44,7 +41,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self._items: deque[_Item] = deque()
-        self._unsent_books: dict[int, _Item] = {}
+        self._waiting_books: dict[int, int] = {}
+        self._held_books: dict[int, _Item] = {}
         self._filled = asyncio.Event()
         self._finished = False
         self.conflated = 0
@@ -54,14 +52,26 @@ class Outbox:
         self._append(_Item(make))
 
     def put_book(self, index: int, make: Payload) -> None:
-        """A book of instrument ``index``: a subscriber who is far behind skips the ones not yet sent."""
-        waiting = self._unsent_books.get(index)
-        if waiting is not None and not waiting.sent and len(self._items) >= CONFLATE_FROM:
-            waiting.dropped = True
+        """A book of instrument ``index``. A subscriber who is far behind gets the one that waits already and
+        then, at the end of the queue, the newest of those that came meanwhile.
+
+        Were the waiting book replaced and moved to the end instead, a queue that stays long would never send
+        one.
+        """
+        item = _Item(make, index)
+        if self._waiting_books.get(index, 0) and len(self._items) >= CONFLATE_FROM:
+            self.conflated += index in self._held_books
+            self._held_books[index] = item
+            return
+        if self._held_books.pop(index, None) is not None:
             self.conflated += 1
-        item = _Item(make)
-        self._unsent_books[index] = item
         self._append(item)
+
+    def release_books(self) -> None:
+        """What comes next must not overtake a book."""
+        held, self._held_books = list(self._held_books.values()), {}
+        for item in held:
+            self._append(item)
 
     def finish(self) -> None:
         """Nothing more will come; what waits is still sent."""
@@ -78,17 +88,25 @@ class Outbox:
         while not self.cut_because:
             while self._items:
                 item = self._items.popleft()
-                item.sent = True
-                if not item.dropped:
-                    return item.make()
+                if item.book >= 0:
+                    self._book_leaves(item.book)
+                return item.make()
             if self._finished:
                 return None
             self._filled.clear()
             await self._filled.wait()
         return None
 
+    def _book_leaves(self, index: int) -> None:
+        self._waiting_books[index] -= 1
+        held = self._held_books.pop(index, None)
+        if held is not None:
+            self._append(held)
+
     def _append(self, item: _Item) -> None:
         self._items.append(item)
+        if item.book >= 0:
+            self._waiting_books[item.book] = self._waiting_books.get(item.book, 0) + 1
         if len(self._items) > MAX_WAITING:
             self.cut_because = f"the client does not read: {MAX_WAITING} messages are waiting"
         self._filled.set()
@@ -198,6 +216,7 @@ class Hub:
                 self.push_status(stream, self._exchange.listings[index], now_ns)
 
     def push_status(self, stream: MarketStream, listing: Listing, now_ns: int) -> None:
+        stream.outbox.release_books()
         stream.outbox.put(
             partial(pb.MarketDataResponse, trading_status=messages.status_event(listing, now_ns))
         )
