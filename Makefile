@@ -26,6 +26,8 @@ ifdef PIP_CERT
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 export UV_HTTP_TIMEOUT ?= 180
+# Without bytecode files every one of the line's processes would compile torch or TensorFlow again.
+unexport PYTHONDONTWRITEBYTECODE
 export UV_LINK_MODE ?= copy
 
 .PHONY: help setup demo repro test test-fast lint bench platform lock proto clean
