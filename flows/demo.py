@@ -159,7 +159,7 @@ def _trade(workdir: Path, alias: str, minutes: float | None, speed: float) -> di
         status = line.run(
             [python, "-m", "live.cli", "--config", str(CONFIG), "--model", alias],
             cwd=workdir,
-            on_line=lambda text: print(f"    {text}", flush=True),
+            on_line=_echo,
         )
     found = sorted((workdir / RUNTIME).glob("session/*/summary.json"))
     if status != 0 or not found:
@@ -241,6 +241,11 @@ def _tell(workdir: Path, alias: str, session: Mapping[str, Any]) -> None:
 
 def _indented(text: str) -> str:
     return "\n".join(f"    {row}" for row in text.splitlines())
+
+
+def _echo(text: str) -> None:
+    if not text.startswith(line.NOISE):
+        print(f"    {text}", flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -104,13 +104,14 @@ def run(
 
 
 NOISE = (
+    "INFO: Created TensorFlow Lite",
     "Use `dvc push`",
     "Updating lock file",
     "Generating lock file",
     "To track the changes",
     "> python -m",
 )
-"""What DVC says around a stage that tells a reader of the line nothing."""
+"""Beginnings of lines by DVC and by native libraries that tell a reader nothing."""
 
 
 def repro(

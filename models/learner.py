@@ -32,8 +32,9 @@ I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Progress = Callable[[str], None]
 
-JUDGED = ("calibrate", "threshold", "score")
-"""Blocks for which every learner leaves log-probabilities; ``live`` is not among them."""
+JUDGED = ("calibrate",)
+"""Blocks for which every learner leaves log-probabilities: stacking and the parity check read them. Later
+blocks belong to the exported files, which are what trades."""
 
 
 class TrainingError(ScalperError):

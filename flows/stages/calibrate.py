@@ -65,7 +65,7 @@ def markets(dataset: Dataset, logp: Logp, fee_bps: dict[str, float]) -> list[Mar
         out.append(
             Market(
                 ticker, series.recv_ns, series.mid2, series.spread,
-                np.where(series.y == VOID, -1, series.y).astype(np.int64), series.move_bps,
+                np.where(series.y == VOID, -1, series.y.astype(np.int64)), series.move_bps,
                 dataset.rows(ticker, "calibrate", labelled=False),
                 dataset.rows(ticker, "threshold", labelled=False), np.cumsum(day), fee_bps[ticker],
                 logp[ticker],

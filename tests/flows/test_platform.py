@@ -54,12 +54,12 @@ def _free_port() -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_everything_starts_serves_the_flows_and_stops(tmp_path: Path) -> None:
+def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
     prefect, mlflow = _free_port(), _free_port()
     command = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "-C", str(tmp_path), "platform",
          "--prefect-port", str(prefect), "--mlflow-port", str(mlflow)],
-        cwd=workspace.PROJECT, env={**os.environ, "PYTHONPATH": str(workspace.PROJECT), "PYTHONUNBUFFERED": "1"},
+        cwd=workspace.PROJECT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:

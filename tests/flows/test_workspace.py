@@ -84,6 +84,7 @@ def test_one_file_brings_the_files_that_belong_to_it(project: Path, tmp_path: Pa
     ):
         (folder / name).write_text(name)
     made = workspace.create(tmp_path / "w", source=folder / "RTS-12.13_day.book20.parquet", project=project)
+    assert params.load(made / "params.yaml").labels.horizon_s == 60.0
     assert sorted(p.name for p in (made / "source").iterdir()) == [
         "RTS-12.13_day.book20.parquet", "RTS-12.13_day.trades.parquet",
     ]  # fmt: skip
