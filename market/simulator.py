@@ -91,14 +91,15 @@ LARGE = replace(SMALL, k=2.5, alpha=0.5, mu=1.6, theta=0.2, pin=1.0, resil=0.85,
 """An instrument whose spread is nearly always one tick."""
 SMALL_ACTIVE = replace(SMALL, k=7.2, mu=7.2, theta=1.5, ha=3.6, hb=7.2, pmeta=0.3, kappa=0.3)
 """SMALL with six times the events: about a liquid share's volatility. For demonstrations of economics."""
-SMALL_STEADY = replace(SMALL, vv=0.5, ushape=1.0)
-"""SMALL with a calmer activity: a planted edge is then there in most minutes, not only in wild spells."""
+SMALL_STEADY = replace(SMALL, vv=0.5, ushape=1.0, pin=0.1)
+"""SMALL with a calmer activity and a spread of about three ticks: a planted edge is then there in most
+minutes, not only in wild spells."""
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {"SMALL": SMALL, "LARGE": LARGE, "SMALL_ACTIVE": SMALL_ACTIVE, "SMALL_STEADY": SMALL_STEADY}
 )
 
-PLANT: Mapping[str, float] = MappingProxyType({"gflow": 0.4, "gbook": 0.6})
+PLANT: Mapping[str, float] = MappingProxyType({"gflow": 0.4, "gbook": 0.6, "tau": 24.0})
 """Unrealistically strong on purpose: the whole line must find it and trade it."""
 
 
