@@ -76,7 +76,8 @@ def _line(name: str, result: Any) -> str:
 def run_replay(config: RunnerConfig, args: argparse.Namespace) -> int:
     """Replays a session; exit code 1 when it decides otherwise than it did."""
     header = JournalReader(args.session_dir).header
-    pulled = Path(config.system.runtime_dir) / "models"
+    # A session lies in its runner's runtime folder, and so do the bundles that it pulled.
+    pulled = args.session_dir.resolve().parents[1] / "models"
     folder = args.bundle or pulled / header.manifest_sha256
     bundle = Bundle.load(folder, _key(config), expect_schema=schema_hash())
     others = {

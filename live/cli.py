@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "replay runtime/session/20260115-101500-ab12",
     )  # fmt: skip
     sub.add_argument("session_dir", type=Path)
-    sub.add_argument("--bundle", type=Path, default=None, help="default: the pulled copy in runtime/models")
+    sub.add_argument("--bundle", type=Path, default=None, help="default: the copy that its runner pulled")
 
     sub = command("status", _status, "what the runner is doing, and what holds it", "status")
     sub.add_argument("--json", action="store_true", help="the raw status")

@@ -61,9 +61,11 @@ def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
          "--prefect-port", str(prefect), "--mlflow-port", str(mlflow)],
         cwd=workspace.PROJECT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # Where the tests run in the background of a shell, SIGINT is ignored and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+    assert command.stdout is not None
     try:
-        assert command.stdout is not None
         said = ""
         for text in command.stdout:
             said += text
@@ -76,10 +78,11 @@ def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
             names = _deployments(prefect)
             time.sleep(0.5)
         assert names == {"retrain", "promote"}
-    finally:
         command.send_signal(signal.SIGINT)
         assert command.wait(timeout=90) == 130
-        assert command.stdout is not None
+    finally:
+        command.terminate()  # ends the servers as well; nothing when it is gone already
+        command.wait(timeout=90)
         command.stdout.close()
     for port in (prefect, mlflow):
         with socket.socket() as probe:
