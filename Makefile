@@ -96,10 +96,11 @@ bench: setup
 platform: setup
 	@$(BIN)/scalper platform
 
-# A wheel folder may offer torch as a local version (+cpu): the lock names the public one, which both satisfy.
+# A wheel folder may offer torch as a local version (+cpu): the lock names the public one, which both satisfy. Resolving torch
+# afresh keeps uv from preferring the public one for that reason, and its CUDA packages with it.
 lock: setup
 	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-emit-find-links --custom-compile-command "make lock" \
-	  --extra dev -o $(LOCK) pyproject.toml
+	  --extra dev --upgrade-package torch -o $(LOCK) pyproject.toml
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $(LOCK)
 	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-emit-find-links --custom-compile-command "make lock" \
 	  --extra live -c $(LOCK) -o requirements/live.lock pyproject.toml
