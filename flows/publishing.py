@@ -106,12 +106,16 @@ def publish(workdir: Path) -> Published:
     """
     from models import registry
 
+    uri = store(workdir)
     bundle = signed_bundle(workdir / BUNDLE, workdir / KEYS)
     report = workdir / BACKTEST / "report.html"
     number = registry.publish(
-        bundle.path, uri=store(workdir), tags=lineage(workdir, bundle), public_key_path=workdir / PUBLIC,
+        bundle.path, uri=uri, tags=lineage(workdir, bundle), public_key_path=workdir / PUBLIC,
         attachments=[report] if report.is_file() else [],
     )  # fmt: skip
+    if uri.startswith("sqlite:"):
+        # Registered once for each manifest, so perhaps under a key that has been replaced since.
+        signed_bundle(registry.local_path(uri, number), workdir / KEYS)
     return Published(number, bundle.sha256, bundle.watermark)
 
 
