@@ -100,7 +100,7 @@ def _early_loss(series: Sequence[Series], rows: learner.FitRows, weights: dict[s
 
 
 @njit(cache=True)
-def _carry(gates: F32, recurrent: F32, fresh: Mask) -> F32:  # pragma: no cover - compiled
+def _carry(gates: F32, recurrent: F32, fresh: Mask) -> F32:
     """Hidden states float32 [n, H] of one stream; ``gates`` [n, 4H] already holds x @ W + b, order i, f, g,
     o.
     """

@@ -98,7 +98,7 @@ def average_true_range(recv_ns: I64, mid2_ticks: I64) -> F64:
 
 
 @njit(cache=True)
-def _average_true_range(recv_ns: I64, mid2: I64) -> F64:  # pragma: no cover - compiled
+def _average_true_range(recv_ns: I64, mid2: I64) -> F64:
     out = np.zeros(len(recv_ns))
     ranges = np.zeros(ATR_BARS)
     bars = 0
@@ -138,7 +138,7 @@ def _simulate(
     latency_ns,
     fee,
     slip,
-):  # pragma: no cover - compiled
+):
     n = len(recv_ns)
     entry_row, exit_row = np.empty(n, np.int64), np.empty(n, np.int64)
     entry_at, exit_at = np.empty(n, np.int64), np.empty(n, np.int64)
