@@ -123,7 +123,8 @@ def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, floa
     share, z2 = hits / n, z * z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The interval holds the share; at 0 and n the rounding of the root may say otherwise by a last bit.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def block_bootstrap(
