@@ -150,6 +150,7 @@ class Executor:
                 {"client_order_id": order.client_order_id, "reason": str(error)},
                 sync=True,
             )
+            self._sending.pop(order.client_order_id, None)
             self.report(OrderReport(order.client_order_id, "REJECTED", reason=f"NOT_SENT: {error}"))
             return
         sent_ns = time.monotonic_ns()
