@@ -43,8 +43,15 @@ def fetch(config: RunnerConfig, alias: str) -> LoadedModel:
 
     Expiry is not checked here: it is a matter of market time, which is known only after connecting.
     """
-    source = config.model
-    pulled = registry.pull(source.registry, source.name, alias, Path(config.system.runtime_dir) / "models")
+    source, folder = config.model, Path(config.system.runtime_dir) / "models"
+    pulled = registry.pull(source.registry, source.name, alias, folder)
+    try:
+        return verify(config, pulled.path, alias, pulled.version)
+    except BundleError:
+        if not pulled.kept:
+            raise
+    # The copy of an earlier pull: damaged on this disk, or signed anew in the registry since (a key change).
+    pulled = registry.pull(source.registry, source.name, alias, folder, again=True)
     return verify(config, pulled.path, alias, pulled.version)
 
 

@@ -49,11 +49,12 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class PulledBundle:
-    """A local copy. Not verified yet: that is ``models.bundle.Bundle.load``."""
+    """A local copy, not verified yet: that is ``models.bundle.Bundle.load``. ``kept``: of an earlier pull."""
 
     path: Path
     version: str
     manifest_sha256: str
+    kept: bool = False
 
 
 def resolve(uri: str, model: str, alias: str) -> Resolved:
@@ -77,16 +78,17 @@ def resolve(uri: str, model: str, alias: str) -> Resolved:
     )
 
 
-def pull(uri: str, model: str, alias: str, dest: Path) -> PulledBundle:
+def pull(uri: str, model: str, alias: str, dest: Path, *, again: bool = False) -> PulledBundle:
     """Copies the bundle behind ``alias`` into ``dest/<manifest_sha256>/`` (once: a copy that is there is
-    kept).
+    kept, unless ``again`` asks for a fresh one in its place).
 
     Raises RegistryError: registry unreachable, alias unknown (the existing ones are named), files missing,
     unsafe names, too large, or a manifest that is not the one the registry claims.
     """
     found = resolve(uri, model, alias)
-    if _SHA.fullmatch(found.manifest_sha256) and (dest / found.manifest_sha256).is_dir():
-        return PulledBundle(dest / found.manifest_sha256, found.version, found.manifest_sha256)
+    kept = dest / found.manifest_sha256 if _SHA.fullmatch(found.manifest_sha256) else None
+    if kept is not None and kept.is_dir() and not again:
+        return PulledBundle(kept, found.version, found.manifest_sha256, kept=True)
     dest.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".pull-", dir=dest))
     try:
@@ -100,11 +102,14 @@ def pull(uri: str, model: str, alias: str, dest: Path) -> PulledBundle:
                 f"hold {digest[:12]}; the artifacts were overwritten: publish the bundle again"
             )
         target = dest / digest
-        if not target.is_dir():
+        was_there = target.is_dir()
+        if was_there and again:
+            shutil.rmtree(target)
+        if again or not was_there:
             part.chmod(0o755)
             part.replace(target)
             _sync_folder(dest)
-        return PulledBundle(target, found.version, digest)
+        return PulledBundle(target, found.version, digest, kept=was_there and not again)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

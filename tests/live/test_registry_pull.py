@@ -8,6 +8,7 @@ import json
 import sqlite3
 import threading
 import urllib.parse
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_database_with_a_file_location(tmp_path):
     assert {p.name: p.read_bytes() for p in pulled.path.iterdir()} == FILES
     assert [p.name for p in (tmp_path / "models").iterdir()] == [SHA]
     (tmp_path / "store" / "a.txt").unlink()  # a copy that is here needs no second look at the files
-    assert registry.pull(uri, "scalper", "prod", tmp_path / "models") == pulled
+    assert registry.pull(uri, "scalper", "prod", tmp_path / "models") == replace(pulled, kept=True)
 
 
 def test_a_workspace_that_was_moved_is_found_beside_its_database(tmp_path):
