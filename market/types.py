@@ -123,11 +123,53 @@ class Trades:
         )  # fmt: skip
 
 
+OWN_KINDS = ("placed", "working", "fill", "cancelled", "rejected", "unknown")
+"""What can happen to an order of ours; ``OwnEvents.kind`` is an index into this."""
+
+
+@dataclass(slots=True)
+class OwnEvents:
+    """What happened to our own orders in one instrument, in the order in which we learned of it. ``n`` rows.
+
+    ``event_ns``, ``fee_nano``: int64 [n]. ``kind``: uint8 [n], see OWN_KINDS. ``client_order_id``: str [n]
+    (object array). ``side``: int8 [n], BUY or SELL, 0 where not known. ``px`` ticks (0: at market) and
+    ``qty`` lots: int32 [n], of the order, or of the deal where ``kind`` is a fill.
+    """
+
+    event_ns: I64
+    kind: U8
+    client_order_id: NDArray[np.object_]
+    side: I8
+    px: I32
+    qty: I32
+    fee_nano: I64
+
+    def __len__(self) -> int:
+        return len(self.event_ns)
+
+    def rows(self, selection: slice | NDArray[Any]) -> OwnEvents:
+        return OwnEvents(
+            self.event_ns[selection], self.kind[selection], self.client_order_id[selection],
+            self.side[selection], self.px[selection], self.qty[selection], self.fee_nano[selection],
+        )  # fmt: skip
+
+    @classmethod
+    def empty(cls, n: int = 0) -> OwnEvents:
+        return cls(
+            np.zeros(n, np.int64), np.zeros(n, np.uint8), np.full(n, "", np.object_), np.zeros(n, np.int8),
+            np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int64),
+        )  # fmt: skip
+
+
 @dataclass(slots=True)
 class InstrumentDay:
-    """Everything recorded of one instrument on one exchange day (``day`` = YYYY-MM-DD, Moscow)."""
+    """Everything recorded of one instrument on one exchange day (``day`` = YYYY-MM-DD, Moscow).
+
+    ``own`` is None where our own orders were not recorded.
+    """
 
     instrument: Instrument
     day: str
     books: Books
     trades: Trades
+    own: OwnEvents | None = None

@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from market.changes import changed_levels
 from market.errors import ConfigError, RecordingError
+from market.importers.moex_rts import MOEX_RTS
 from market.recording import INFO_FILE, Recording, write_recording
-from market.types import DEPTH, Books, Instrument, InstrumentDay, Trades
+from market.types import DEPTH, Books, Instrument, InstrumentDay, OwnEvents, Trades
 
 SHARE = Instrument("u-1", "AAAA", "TQBR", "F000000000AA", "share", 10, 10_000_000, 100_000_000, name="Имя")
 FUTURE = Instrument("u-2", "RTS-3.26", "SPBFUT", "F000000000BB", "future", 1, 10**10, 6_550_000_000)
@@ -184,8 +186,8 @@ def test_open_names_what_is_wrong(tmp_path: Path) -> None:
         Recording.open(tmp_path)
     path = tmp_path / "r"
     write(path, random_day(1))
-    edit_info(path, schema_version=2)
-    with pytest.raises(RecordingError, match="schema version 2, this program reads 1; update"):
+    edit_info(path, schema_version=3)
+    with pytest.raises(RecordingError, match="schema version 3, this program reads 1 to 2; update"):
         Recording.open(path)
     edit_info(path, schema_version=1, watermark="GENUINE")
     with pytest.raises(RecordingError, match="watermark 'GENUINE'"):
@@ -270,3 +272,60 @@ def test_the_columns_on_disk_are_the_documented_ones(tmp_path: Path) -> None:
     levels = {f"{side}{j}" for side in ("bp", "bq", "ap", "aq") for j in range(1, DEPTH + 1)}
     assert set(pq.read_schema(folder / "book.parquet").names) == {"exch_ns", "recv_ns", "flags", *levels}
     assert pq.read_schema(folder / "trades.parquet").names == ["exch_ns", "recv_ns", "px", "qty", "side"]
+
+
+def test_own_events_make_it_version_two(tmp_path: Path) -> None:
+    own = OwnEvents.empty(2)
+    own.kind[:] = (0, 2)
+    own.client_order_id[:] = ("a", "b")
+    own.fee_nano[1] = 1 << 60
+    with_own, without = replace(random_day(1), own=own), replace(random_day(1), day="2026-01-16")
+    recording = write(tmp_path / "r", with_own, without)
+    info = Recording.open(tmp_path / "r").info
+    assert (info.schema_version, info.own) == (2, {"AAAA": (DAY,)})
+    assert f"AAAA/{DAY}/own.parquet" in recording.files()
+    back = recording.read("AAAA", DAY).own
+    assert back is not None
+    for name in own.__slots__:
+        np.testing.assert_array_equal(getattr(back, name), getattr(own, name))
+    assert recording.read("AAAA", "2026-01-16").own is None
+    assert write(tmp_path / "r1", random_day(1)).info.schema_version == 1, "the bytes of old recordings stay"
+    own.kind[0] = 77
+    with pytest.raises(RecordingError, match="has the kind 77"):
+        write(tmp_path / "r2", with_own)
+    (tmp_path / "r" / "AAAA" / DAY / "own.parquet").unlink()
+    with pytest.raises(RecordingError, match=r"own\.parquet is missing"):
+        Recording.open(tmp_path / "r")
+
+
+def plainly_changed(px: list[int], qty: list[int], before: dict[int, int]) -> tuple[int, dict[int, int]]:
+    now = {p: q for p, q in zip(px, qty, strict=True) if q}
+    return sum(now.get(p, 0) != before.get(p, 0) for p in {*now, *before}), now
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_changed_levels_are_what_their_definition_says(data: st.DataObject) -> None:
+    sides = st.dictionaries(st.integers(1, 9), st.integers(1, 3), max_size=6)
+    rows = data.draw(st.lists(st.tuples(sides, sides), min_size=1, max_size=6))
+    books = Books.empty(len(rows))
+    wanted, before = [], [{}, {}]
+    for k, row in enumerate(rows):
+        total = 0
+        for s, (px, qty) in enumerate(((books.bid_px, books.bid_qty), (books.ask_px, books.ask_qty))):
+            px[k, : len(row[s])], qty[k, : len(row[s])] = list(row[s]), list(row[s].values())
+            count, before[s] = plainly_changed(px[k].tolist(), qty[k].tolist(), before[s])
+            total += count
+        wanted.append(total)
+    assert changed_levels(books).tolist() == wanted
+
+
+@pytest.mark.recorded
+def test_the_real_day_is_small_on_disk(shared_data: Path, tmp_path: Path) -> None:
+    (day,) = MOEX_RTS.load(shared_data / "moex-rts").days
+    recording = write(tmp_path / "r", day)
+    assert_same(day, recording.read(day.instrument.ticker, day.day))
+    size = sum((recording.path / name).stat().st_size for name in recording.files())
+    changed = int(changed_levels(day.books).sum())
+    assert changed == 504_911
+    assert size / changed < 9.0
