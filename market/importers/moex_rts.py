@@ -1,4 +1,4 @@
-"""The RTS index future of the Moscow Exchange: 20-level book frames and trades as two Parquet files a day.
+"""Kind ``moex-rts``: the RTS index future of the Moscow Exchange, two Parquet files a day.
 
 ``<TICKER>_<day>[_...].book20.parquet``: ``ts_ms`` (receive, UTC), ``bp1 bq1 ap1 aq1 ... aq20`` in ticks and
 contracts, absent level price -1. ``<same>.trades.parquet``: ``recv_ts_ms`` (UTC), ``exch_ts_ms_msk`` (Moscow
@@ -8,19 +8,22 @@ wall clock written as if UTC, whole seconds), ``side`` (1 buyer, 2 seller aggres
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from market.days import moscow_day
 from market.errors import RecordingError
-from market.importers.source import Imported, Importer
+from market.importers.clock import last_of_each
+from market.importers.files import Look
+from market.importers.fixed import narrow
+from market.importers.instruments import Facts, describe
+from market.importers.source import Imported, Importer, ImportOptions, Progress
 from market.types import (
     BOOK_CONSISTENT,
     BUY,
@@ -29,7 +32,6 @@ from market.types import (
     NANO,
     SELL,
     Books,
-    Instrument,
     InstrumentDay,
     Trades,
 )
@@ -39,14 +41,9 @@ TRADES_SUFFIX = ".trades.parquet"
 UTC_OFFSET_MS = 4 * 3600 * 1000
 """Moscow kept UTC+4 all year from 2011-03-27 to 2014-10-26, where these files come from."""
 
-_NAMESPACE = uuid.UUID("0d5e7f0e-2f2e-5b57-8f0b-8b8a4f7b6c3a")
-_UID = uuid.uuid5(_NAMESPACE, "SPBFUT/RTS-12.13")
-
-RTS_12_13 = Instrument(
-    uid=str(_UID),
+RTS_12_13 = Facts(
     ticker="RTS-12.13",
     class_code="SPBFUT",
-    figi=f"FUT{_UID.hex[:9].upper()}",
     kind="future",
     lot=1,
     tick_nano=10 * NANO,
@@ -54,31 +51,28 @@ RTS_12_13 = Instrument(
     name="RTS index future, December 2013",
 )
 INSTRUMENTS = {RTS_12_13.ticker: RTS_12_13}
-"""The value of a tick is not in the files, so each contract has to be known."""
+"""The value of a tick is not in the files, so each contract has to be known, or given."""
 
 TICK_VALUE_NOTE = "one tick = 10 points = 0.2 USD at about 32.75 RUB on 2013-12-10 = 6.55 RUB (approximation)"
 
 
-def accepts(path: Path) -> bool:
-    if path.is_dir():
-        return any(path.glob(f"*{BOOK_SUFFIX}")) and any(path.glob(f"*{TRADES_SUFFIX}"))
-    return path.name.endswith((BOOK_SUFFIX, TRADES_SUFFIX))
+def accepts(seen: Look) -> bool:
+    if seen.is_dir:
+        return any(seen.path.glob(f"*{BOOK_SUFFIX}")) and any(seen.path.glob(f"*{TRADES_SUFFIX}"))
+    return seen.path.name.endswith((BOOK_SUFFIX, TRADES_SUFFIX))
 
 
-def load(path: Path) -> Imported:
-    pairs = _pairs(path)
-    return Imported(
-        _days(pairs),
-        "moex-rts",
-        "REAL",
-        "trader",
-        {
-            "files": sorted(name.name for pair in pairs for name in pair),
-            "tick_value": TICK_VALUE_NOTE,
-            "book_exch_ns": "unknown in the source: equal to the receive time",
-            "trade_exch_ns": "whole seconds in the source",
-        },
-    )
+def load(paths: tuple[Path, ...], options: ImportOptions, progress: Progress) -> Imported:
+    pairs = list(dict.fromkeys(pair for path in paths for pair in _pairs(path)))
+    provenance: dict[str, Any] = {
+        "files": sorted(name.name for pair in pairs for name in pair),
+        "book_exch_ns": "unknown in the source: equal to the receive time",
+        "trade_exch_ns": "whole seconds in the source",
+    }
+    if not options.tick_value_nano:
+        provenance["tick_value"] = TICK_VALUE_NOTE
+    days = _days(pairs, options, provenance)
+    return Imported(days, "moex-rts", "REAL", options.tariff or "trader", provenance)
 
 
 def _pairs(path: Path) -> list[tuple[Path, Path]]:
@@ -99,22 +93,27 @@ def _pairs(path: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def _days(pairs: list[tuple[Path, Path]]) -> Iterator[InstrumentDay]:
+def _days(
+    pairs: list[tuple[Path, Path]], options: ImportOptions, provenance: dict[str, Any]
+) -> Iterator[InstrumentDay]:
     for book_file, trades_file in pairs:
         ticker = book_file.name.partition("_")[0]
-        if ticker not in INSTRUMENTS:
-            raise RecordingError(
-                f"{book_file.name}: the tick value of {ticker!r} is not known; "
-                f"it is known of {', '.join(INSTRUMENTS)}"
-            )
+        facts = INSTRUMENTS.get(ticker)
+        if facts is None:
+            given = options.of(ticker)
+            if not (given.tick_nano and given.tick_value_nano):
+                raise RecordingError(
+                    f"{book_file.name}: the tick value of {ticker!r} is not known; it is known of "
+                    f"{', '.join(INSTRUMENTS)}. Give both steps, for instance --tick 10 --tick-value 6.55"
+                )
+            facts = Facts(ticker, "SPBFUT", "future", 1)
+        instrument = describe(facts, options, provenance)
         books, trades = _books(book_file), _trades(trades_file)
-        yield InstrumentDay(INSTRUMENTS[ticker], _moscow_day(books, book_file), books, trades)
-
-
-def _moscow_day(books: Books, file: Path) -> str:
-    if not len(books):
-        raise RecordingError(f"{file} holds no book")
-    return datetime.fromtimestamp(int(books.recv_ns[0]) // NANO, ZoneInfo("Europe/Moscow")).date().isoformat()
+        if options.book_every_ns:
+            books = books.rows(last_of_each(books.recv_ns, options.book_every_ns))
+        if not len(books):
+            raise RecordingError(f"{book_file} holds no book")
+        yield InstrumentDay(instrument, moscow_day(int(books.recv_ns[0])).name, books, trades)
 
 
 def _read(file: Path, names: list[str]) -> dict[str, NDArray[np.int64]]:
@@ -127,13 +126,6 @@ def _read(file: Path, names: list[str]) -> dict[str, NDArray[np.int64]]:
         raise RecordingError(f"{file} cannot be read as Parquet: {error}") from error
 
 
-def _narrow(values: NDArray[np.int64], file: Path) -> NDArray[np.int32]:
-    limits = np.iinfo(np.int32)
-    if len(values) and (values.min() < limits.min or values.max() > limits.max):
-        raise RecordingError(f"{file} holds a price or size beyond 32 bits: it is not in ticks and contracts")
-    return values.astype(np.int32)
-
-
 def _books(file: Path) -> Books:
     levels = [f"{side}{j}" for j in range(1, DEPTH + 1) for side in ("bp", "bq", "ap", "aq")]
     columns = _read(file, ["ts_ms", *levels])
@@ -143,8 +135,8 @@ def _books(file: Path) -> Books:
         px = np.empty((len(recv_ns), DEPTH), np.int32)
         qty = np.empty_like(px)
         for j in range(DEPTH):
-            price = _narrow(columns[f"{px_name}{j + 1}"], file)
-            size = _narrow(columns[f"{qty_name}{j + 1}"], file)
+            price = narrow(columns[f"{px_name}{j + 1}"], f"{file}, {px_name}{j + 1}")
+            size = narrow(columns[f"{qty_name}{j + 1}"], f"{file}, {qty_name}{j + 1}")
             px[:, j] = np.where((price == -1) & (size == 0), 0, price)
             qty[:, j] = size
         sides += [px, qty]
@@ -159,8 +151,8 @@ def _trades(file: Path) -> Trades:
     return Trades(
         (columns["exch_ts_ms_msk"] - UTC_OFFSET_MS) * MILLISECOND_NS,
         columns["recv_ts_ms"] * MILLISECOND_NS,
-        _narrow(columns["price"], file),
-        _narrow(columns["vol"], file),
+        narrow(columns["price"], f"{file}, price"),
+        narrow(columns["vol"], f"{file}, vol"),
         side,
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 from market.errors import RecordingError
 from market.importers import IMPORTERS, detect, ingest
-from market.importers.moex_rts import BOOK_SUFFIX, TRADES_SUFFIX, load
+from market.importers.moex_rts import BOOK_SUFFIX, MOEX_RTS, TRADES_SUFFIX
 from market.recording import Recording, write_recording
 from market.simulator import SimSpec, simulate_market
 from market.types import BUY, DEPTH, MILLISECOND_NS, NANO, SELL, InstrumentDay
@@ -155,8 +155,8 @@ def test_what_cannot_be_ingested_is_named(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("letters")
     with pytest.raises(RecordingError, match=r"no source that can be ingested\. Known kinds: own"):
         detect(tmp_path / "letters.txt")
-    with pytest.raises(RecordingError, match="unknown kind of source 'lobster'; known kinds: own, moex-rts"):
-        ingest(tmp_path, tmp_path / "out", kind="lobster")
+    with pytest.raises(RecordingError, match="unknown kind of source 'tape'; known kinds: own, moex-rts"):
+        ingest(tmp_path, tmp_path / "out", kind="tape")
     for kind in IMPORTERS:
         with pytest.raises(RecordingError, match="nothing at"):
             ingest(tmp_path / "nowhere", tmp_path / "out", kind=kind)
@@ -169,7 +169,7 @@ def test_what_cannot_be_ingested_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.recorded
 def test_the_recorded_rts_day(shared_data: Path, tmp_path: Path) -> None:
-    (raw,) = load(shared_data / "moex-rts").days
+    (raw,) = MOEX_RTS.load(shared_data / "moex-rts").days
     assert (len(raw.books), len(raw.trades)) == (132_947, 138_805)
     recording, reports = ingest(shared_data / "moex-rts", tmp_path / "out")
     report = reports["RTS-12.13/2013-12-10"]
