@@ -54,7 +54,8 @@ class FeatureTable:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what ``save`` wrote; RecordingError when it is missing or of another schema."""
+        """Read what ``save`` wrote; RecordingError when it is missing, of another schema, or holds anything
+        that the schema does not name (a simulator's oracle, for one)."""
         if not path.is_file():
             raise RecordingError(f"no features at {path}: run the stage 'features' first")
         with np.load(path) as stored:
@@ -63,7 +64,17 @@ class FeatureTable:
                     f"{path} was computed with feature schema {str(stored['schema'])[:12]}, this program has "
                     f"{schema_hash()[:12]}: run the stage 'features' again"
                 )
-            return cls(**{f.name: stored[f.name] for f in fields(cls)})
+            foreign = sorted(set(stored.files) - {"schema", *(f.name for f in fields(cls))})
+            if foreign:
+                raise RecordingError(f"{path} holds {', '.join(foreign)}, which is no part of the features")
+            table = cls(**{f.name: stored[f.name] for f in fields(cls)})
+        if table.X.shape != (len(table), F):
+            raise RecordingError(
+                f"{path} has a table of {list(table.X.shape)}; "
+                f"{len(table)} rows of the schema's {F} features "
+                "were expected: run the stage 'features' again"
+            )
+        return table
 
 
 def compute(day: InstrumentDay) -> FeatureTable:

@@ -4,18 +4,18 @@ It exists so that everything can be built and tested without a third party's dat
 recording to orders can be proven: a planted signal must be found (SIMP), an absent one must not be (SIMA,
 SIMF). Profit on it is never evidence of an edge: recordings carry the watermark ``SIMULATED``.
 
-The planted state is returned beside the data, for tests. It is never part of ``Books`` or of a recording.
+The planted state, the oracle, is returned beside the data, for tests. It is never part of ``Books`` or of a
+recording, and the reader of recordings refuses a file with a column that it does not know.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,84 +23,30 @@ from numpy.typing import NDArray
 
 from market.errors import ConfigError
 from market.recording import Recording, write_recording
-from market.simulator_kernel import simulate
+from market.simulator_factor import Common
+from market.simulator_kernel import GRID, simulate
+from market.simulator_presets import PLANT, PRESETS, Preset
+from market.simulator_session import Clock, Session
 from market.types import BOOK_CONSISTENT, NANO, SECOND_NS, Books, Instrument, InstrumentDay, Trades
 
 MID_TICKS = 30_000
-OPEN = timedelta(hours=10)
-"""The session opens at 10:00 Moscow."""
+OPEN_NS = 10 * 3600 * SECOND_NS
+"""Without a session the market opens at 10:00 Moscow and has no breaks."""
 MOSCOW = timezone(timedelta(hours=3))
-MAX_HOURS = 14.0
+HOURS = 3.0
+MAX_HOURS = 16.0
 MAX_ROWS = 2_000_000
 """Most snapshots of one instrument and session (640 MB of books)."""
+MAX_DAYS = 260
+OVERNIGHT_TICKS = 100.0
+"""Standard deviation of the opening against the close of the day before."""
 LATENCY_NS = (1_000_000, 3_000_000)
 """Receive time minus exchange time: drawn evenly from this range."""
+USUAL_TRADES = 1 << 22
+MAX_TRADES = 1 << 25
+"""Most trades of one session: beyond it there is an error rather than a full memory."""
 
 _NAMESPACE = uuid.UUID("5b0c6f3c-6b1e-5a53-9e0b-6a1f2f1f5d10")
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """What the market is made of. Rates are per second, times in seconds, sizes in lots.
-
-    The order of the fields is the order of the kernel's arguments.
-    """
-
-    levels: int = 30
-    """Active levels per side."""
-    k: float = 1.2
-    """Rate of limit orders one tick from the opposite best; ``k / i**alpha`` at ``i`` ticks."""
-    alpha: float = 0.4
-    mu: float = 1.2
-    """Rate of market orders per side, before Hawkes excitation."""
-    theta: float = 0.25
-    """Rate of cancels per ``q0`` lots of resting size."""
-    pin: float = 0.03
-    """Chance that a limit order inside the spread improves the quote: it sets the spread."""
-    resil: float = 0.5
-    """Chance that the other side follows when a level is used up."""
-    pmeta: float = 0.4
-    """Share of market orders that are children of a metaorder: it sets the memory of trade signs."""
-    gmeta: float = 1.5
-    """Pareto exponent of the metaorders' length."""
-    ha: float = 0.6
-    hb: float = 1.2
-    """Hawkes jump and decay of market orders."""
-    cimb: float = 0.5
-    """How strongly the level-1 imbalance tilts market orders."""
-    kappa: float = 0.15
-    """How strongly limit orders lean against the recent flow: it sets the variance ratio."""
-    vv: float = 0.9
-    vtau: float = 300.0
-    """Standard deviation and relaxation time of the log-activity: fat tails, memory of absolute returns."""
-    ushape: float = 2.0
-    """Activity at the edges of the session over its middle, minus one."""
-    q0: float = 100.0
-    """Typical size of a level."""
-    tau: float = 12.0
-    """Relaxation time of the latent state."""
-    gflow: float = 0.0
-    """Tilt of market orders by the latent state."""
-    gbook: float = 0.0
-    """Tilt of limit orders by the latent state."""
-
-
-SMALL = Preset()
-"""A share whose spread is several ticks wide (tick about 0.33 bp): cheap to run."""
-LARGE = replace(SMALL, k=2.5, alpha=0.5, mu=1.6, theta=0.2, pin=1.0, resil=0.85, pmeta=0.2, kappa=0.05)
-"""An instrument whose spread is nearly always one tick."""
-SMALL_ACTIVE = replace(SMALL, k=7.2, mu=7.2, theta=1.5, ha=3.6, hb=7.2, pmeta=0.3, kappa=0.3)
-"""SMALL with six times the events: about a liquid share's volatility. For demonstrations of economics."""
-SMALL_STEADY = replace(SMALL, vv=0.5, ushape=1.0, pin=0.1)
-"""SMALL with a calmer activity and a spread of about three ticks: a planted edge is then there in most
-minutes, not only in wild spells."""
-
-PRESETS: Mapping[str, Preset] = MappingProxyType(
-    {"SMALL": SMALL, "LARGE": LARGE, "SMALL_ACTIVE": SMALL_ACTIVE, "SMALL_STEADY": SMALL_STEADY}
-)
-
-PLANT: Mapping[str, float] = MappingProxyType({"gflow": 0.4, "gbook": 0.6, "tau": 24.0})
-"""Unrealistically strong on purpose: the whole line must find it and trade it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +60,10 @@ class SimSpec:
     kind: Literal["share", "future"] = "share"
     overrides: Mapping[str, float] = field(default_factory=dict)
     """Fields of ``Preset`` to change, after the plant."""
+    session: Session | None = None
+    """When it trades; without one, the asked hours from 10:00 on."""
+    lag_s: float | None = None
+    """How long after the others the common fair value reaches it; None: it has none."""
 
     def parameters(self) -> Preset:
         """The preset with the plant and the overrides applied; ConfigError names what is unknown."""
@@ -145,41 +95,55 @@ class SimSpec:
             name=f"Simulated {self.kind} {self.ticker}",
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """For a recording's provenance. What is not used is left out."""
+        out = {
+            "ticker": self.ticker,
+            "preset": self.preset,
+            "seed": self.seed,
+            "planted": self.planted,
+            "parameters": asdict(self.parameters()),
+        }
+        if self.session is not None:
+            out["session"] = self.session.to_dict()
+        if self.lag_s is not None:
+            out["lag_s"] = self.lag_s
+        return out
+
 
 DEFAULT_SPECS: tuple[SimSpec, ...] = (
     SimSpec("SIMP", "SMALL_STEADY", planted=True),
     SimSpec("SIMA", "SMALL_STEADY"),
     SimSpec("SIMF", "LARGE", kind="future"),
 )
+LEAD_LAG_SPECS: tuple[SimSpec, ...] = (
+    SimSpec("SIML", "SMALL_STEADY", lag_s=0.0),
+    SimSpec("SIMG", "SMALL_STEADY", lag_s=1.0),
+)
+"""A share that leads, and one that follows it by a second."""
 
 
 def simulate_market(
     specs: Sequence[SimSpec] = DEFAULT_SPECS,
     *,
-    hours: float = 3.0,
+    hours: float | None = None,
     dt_s: float = 0.25,
     seed: int = 1,
-    day: str = "2026-01-15",
+    day: str | Sequence[str] = "2026-01-15",
+    common: Common | None = None,
 ) -> tuple[list[InstrumentDay], dict[str, NDArray[np.float32]]]:
-    """Simulate one session of every instrument of ``specs``.
+    """Simulate every instrument of ``specs`` on one day or several.
 
-    Returns the days in the order of ``specs`` and, by ticker, the oracle: the planted state at each snapshot,
-    float32 [n], for tests only. The same arguments give the same arrays, whatever else is simulated.
+    ``hours`` of trading (default: 3, or the whole session of an instrument that has one). ``common`` is the
+    fair value of the instruments that have a lag (default: ``Common()``). Returns the days in the order of
+    ``specs``, each instrument's days together, and, by ticker, the oracle: the planted state at each
+    snapshot of all its days, float32 [n], for tests only. The same arguments give the same arrays, whatever
+    else is simulated.
     """
-    tickers = [spec.ticker for spec in specs]
-    if len(set(tickers)) != len(tickers) or not tickers:
-        raise ConfigError(f"the simulator needs instruments with different tickers, not {tickers}")
-    n, dt_ns = _grid(hours, dt_s)
-    start_ns = _open_ns(day)
     days: list[InstrumentDay] = []
     oracle: dict[str, NDArray[np.float32]] = {}
-    for spec in specs:
-        books, trades, latent = _session(spec, n, dt_ns, _seed(seed, spec, day))
-        for table in (books, trades):
-            table.exch_ns += start_ns
-            table.recv_ns += start_ns
-        days.append(InstrumentDay(spec.instrument(), day, books, trades))
-        oracle[spec.ticker] = latent
+    for simulated in _simulated(specs, hours, dt_s, seed, day, common, oracle):
+        days.append(simulated)
     return days, oracle
 
 
@@ -187,63 +151,102 @@ def simulate_recording(
     path: Path,
     specs: Sequence[SimSpec] = DEFAULT_SPECS,
     *,
-    hours: float = 3.0,
+    hours: float | None = None,
     dt_s: float = 0.25,
     seed: int = 1,
-    day: str = "2026-01-15",
+    day: str | Sequence[str] = "2026-01-15",
+    common: Common | None = None,
 ) -> tuple[Recording, dict[str, NDArray[np.float32]]]:
-    """``simulate_market`` written to ``path`` as a recording with its parameters as provenance."""
-    days, oracle = simulate_market(specs, hours=hours, dt_s=dt_s, seed=seed, day=day)
-    provenance = {
-        "hours": hours,
+    """``simulate_market`` written to ``path`` as a recording with its parameters as provenance, one day in
+    memory at a time."""
+    provenance: dict[str, Any] = {
+        "hours": hours if hours is not None or any(spec.session for spec in specs) else HOURS,
         "dt_s": dt_s,
         "seed": seed,
-        "specs": [
-            {
-                "ticker": spec.ticker,
-                "preset": spec.preset,
-                "seed": spec.seed,
-                "planted": spec.planted,
-                "parameters": asdict(spec.parameters()),
-            }
-            for spec in specs
-        ],
+        "specs": [spec.to_dict() for spec in specs],
     }
+    if any(spec.lag_s is not None for spec in specs):
+        provenance["common"] = (common or Common()).to_dict()
+    oracle: dict[str, NDArray[np.float32]] = {}
     recording = write_recording(
-        path, days, source="simulator", watermark="SIMULATED", tariff="simulated", provenance=provenance
-    )
+        path, _simulated(specs, hours, dt_s, seed, day, common, oracle),
+        source="simulator", watermark="SIMULATED", tariff="simulated", provenance=provenance,
+    )  # fmt: skip
     return recording, oracle
 
 
-def _grid(hours: float, dt_s: float) -> tuple[int, int]:
-    if not 0 < hours <= MAX_HOURS:
-        raise ConfigError(f"simulated hours must be above 0 and at most {MAX_HOURS:g}, not {hours!r}")
+def _simulated(
+    specs: Sequence[SimSpec], hours: float | None, dt_s: float, seed: int, day: str | Sequence[str],
+    common: Common | None, oracle: dict[str, NDArray[np.float32]],
+) -> Iterator[InstrumentDay]:  # fmt: skip
+    """The days one by one; ``oracle`` is filled on the way."""
+    tickers = [spec.ticker for spec in specs]
+    if len(set(tickers)) != len(tickers) or not tickers:
+        raise ConfigError(f"the simulator needs instruments with different tickers, not {tickers}")
+    days = [day] if isinstance(day, str) else list(day)
+    if not 0 < len(days) <= MAX_DAYS or sorted(set(days)) != days:
+        raise ConfigError(f"simulated days must be 1 to {MAX_DAYS}, different and in order, not {days}")
+    midnights = [_midnight_ns(each) for each in days]
+    dt_ns = _step_ns(dt_s)
+    lengths = [_rows(spec, hours, dt_ns) for spec in specs]
+    for spec, n in zip(specs, lengths, strict=True):
+        mid_ticks = MID_TICKS
+        latent: list[NDArray[np.float32]] = []
+        for each, midnight_ns in zip(days, midnights, strict=True):
+            books, trades, state = _play_day(spec, n, dt_ns, seed, each, mid_ticks, common or Common())
+            for table in (books, trades):
+                table.exch_ns += midnight_ns
+                table.recv_ns += midnight_ns
+            latent.append(state)
+            mid_ticks = _next_opening(books, _seed(seed, f"{spec.ticker}|night", spec.seed, each))
+            yield InstrumentDay(spec.instrument(), each, books, trades)
+        oracle[spec.ticker] = latent[0] if len(latent) == 1 else np.concatenate(latent)
+
+
+def _step_ns(dt_s: float) -> int:
     dt_ns = round(dt_s * SECOND_NS)
     if dt_ns <= 0:
         raise ConfigError(f"the time between simulated snapshots must be above 0 s, not {dt_s!r}")
+    return dt_ns
+
+
+def _rows(spec: SimSpec, hours: float | None, dt_ns: int) -> int:
+    whole = HOURS if spec.session is None else spec.session.trading_s() / 3600
+    hours = whole if hours is None else hours
+    if not 0 < hours <= MAX_HOURS:
+        raise ConfigError(f"simulated hours must be above 0 and at most {MAX_HOURS:g}, not {hours!r}")
+    if spec.session is not None:
+        hours = min(hours, whole)
     n = round(hours * 3600 * SECOND_NS) // dt_ns
     if not 0 < n <= MAX_ROWS:
         raise ConfigError(
-            f"{hours:g} h at {dt_s:g} s would be {n:,} snapshots; it must be between 1 and {MAX_ROWS:,}"
+            f"{hours:g} h at {dt_ns / SECOND_NS:g} s would be {n:,} snapshots; it must be between 1 and "
+            f"{MAX_ROWS:,}"
         )
-    return n, dt_ns
+    return n
 
 
-def _open_ns(day: str) -> int:
+def _midnight_ns(day: str) -> int:
     try:
         midnight = datetime.combine(date.fromisoformat(day), datetime.min.time(), MOSCOW)
     except ValueError:
         raise ConfigError(f"a simulated day is written YYYY-MM-DD, not {day!r}") from None
-    return int((midnight + OPEN).timestamp()) * SECOND_NS
+    return int(midnight.timestamp()) * SECOND_NS
 
 
-def _seed(seed: int, spec: SimSpec, day: str) -> int:
-    digest = hashlib.sha256(f"{seed}|{spec.ticker}|{spec.seed}|{day}".encode()).digest()
+def _seed(seed: int, name: str, own: int, day: str) -> int:
+    digest = hashlib.sha256(f"{seed}|{name}|{own}|{day}".encode()).digest()
     return int.from_bytes(digest[:4], "little")
 
 
+def _next_opening(books: Books, seed: int) -> int:
+    close = (int(books.bid_px[-1, 0]) + int(books.ask_px[-1, 0])) // 2
+    jump = round(OVERNIGHT_TICKS * float(np.random.default_rng(seed).standard_normal()))
+    return max(close + jump, GRID)
+
+
 class Played(NamedTuple):
-    """What the kernel returns; see ``simulator_kernel.simulate``. Times count from the opening."""
+    """What the kernel returns; see ``simulator_kernel.simulate``. Times are trading time."""
 
     bid_px: NDArray[np.int32]
     bid_qty: NDArray[np.int32]
@@ -256,24 +259,65 @@ class Played(NamedTuple):
     trade_qty: NDArray[np.int32]
     trade_side: NDArray[np.int8]
     trades: int
+    events: int
 
 
-def play(parameters: Preset, n: int, dt_ns: int, seed: int) -> Played:
+def play(
+    parameters: Preset,
+    n: int,
+    dt_ns: int,
+    seed: int,
+    *,
+    mid_ticks: int = MID_TICKS,
+    profile: NDArray[np.float64] | None = None,
+    value: NDArray[np.float64] | None = None,
+    common: Common | None = None,
+    clock: Clock | None = None,
+) -> Played:
     """Run the kernel with a preset. For studies of the simulator itself; the product uses simulate_market."""
-    rates = (float(x) for x in astuple(parameters)[1:])
-    return Played(*simulate(n, dt_ns, seed, MID_TICKS, int(parameters.levels), *rates))
+    pull = common or Common()
+    pulls = (pull.flow, pull.book) if value is not None else (0.0, 0.0)
+    clock = clock or Clock(OPEN_NS)
+    levels, *rates = astuple(parameters)
+    arguments: tuple[Any, ...] = (
+        np.ones(n) if profile is None else profile, np.zeros(n) if value is None else value,
+        float(pulls[0]), float(pulls[1]), float(pull.cap_ticks),
+        clock.pause_at_ns // dt_ns, clock.pause_ns / SECOND_NS,
+        int(levels), *(float(x) for x in rates),
+    )  # fmt: skip
+    for room in (USUAL_TRADES, MAX_TRADES):
+        played = Played(*simulate(n, dt_ns, seed, mid_ticks, room, *arguments))
+        if played.trades >= 0:
+            return played
+    raise ConfigError(f"more than {MAX_TRADES:,} simulated trades; lower the rates (mu, ha) or the hours")
 
 
-def _session(spec: SimSpec, n: int, dt_ns: int, seed: int) -> tuple[Books, Trades, NDArray[np.float32]]:
-    """One instrument; times count from the opening."""
-    played = play(spec.parameters(), n, dt_ns, seed)
-    if played.trades < 0:
-        raise ConfigError(f"{spec.ticker}: too many simulated trades; lower its rates (mu, ha) or the hours")
-    book_ns = np.arange(1, n + 1, dtype=np.int64) * dt_ns
-    book_recv, trade_recv = _receive_times(book_ns, played.trade_ns, seed)
+def _play_day(
+    spec: SimSpec, n: int, dt_ns: int, seed: int, day: str, mid_ticks: int, common: Common
+) -> tuple[Books, Trades, NDArray[np.float32]]:
+    """One instrument and day; times count from midnight."""
+    own_seed = _seed(seed, spec.ticker, spec.seed, day)
+    parameters, clock, profile = spec.parameters(), Clock(OPEN_NS), None
+    if spec.session is not None:
+        clock = spec.session.clock()
+        profile = spec.session.activity(n, dt_ns, parameters.ushape)
+        parameters = replace(parameters, ushape=0.0)  # the session has drawn the U
+    value = None
+    if spec.lag_s is not None:
+        starts_ns = clock.of_day_ns(np.arange(1, n + 1, dtype=np.int64) * dt_ns) - dt_ns
+        value = common.value(
+            starts_ns, spec.lag_s, _seed(seed, "common", 0, day), _seed(seed, f"{spec.ticker}|own", 0, day)
+        )
+    played = play(
+        parameters, n, dt_ns, own_seed,
+        mid_ticks=mid_ticks, profile=profile, value=value, common=common, clock=clock,
+    )  # fmt: skip
+    book_ns = clock.of_day_ns(np.arange(1, n + 1, dtype=np.int64) * dt_ns)
+    trade_ns = clock.of_day_ns(played.trade_ns)
+    book_recv, trade_recv = _receive_times(book_ns, trade_ns, own_seed)
     flags = np.full(n, BOOK_CONSISTENT, np.uint8)
     books = Books(book_ns, book_recv, played.bid_px, played.bid_qty, played.ask_px, played.ask_qty, flags)
-    trades = Trades(played.trade_ns, trade_recv, played.trade_px, played.trade_qty, played.trade_side)
+    trades = Trades(trade_ns, trade_recv, played.trade_px, played.trade_qty, played.trade_side)
     return books, trades, played.latent
 
 

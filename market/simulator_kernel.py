@@ -2,7 +2,11 @@
 
 A Cont-Stoikov-Talreja book driven by Hawkes market orders and Pareto-length metaorders, with liquidity that
 leans against the flow, a mean-reverting log-activity and an intraday U. One latent state ``s`` (a unit
-Ornstein-Uhlenbeck process) can be planted in the market orders (``gflow``) and the limit orders (``gbook``).
+Ornstein-Uhlenbeck process) can be planted in the market orders (``gflow``) and the limit orders (``gbook``);
+a fair ``value`` from outside, part of which several instruments may share, pulls through the same two
+channels.
+
+The clock is trading time: a pause (clearing, break) takes none, but what relaxes does so over its length.
 
 The book lives on a grid of ``GRID`` price levels that is re-centred when the touch nears an edge. One helper
 serves both sides: ``away`` is the direction in which a side's prices get worse (-1 for bids, +1 for asks).
@@ -15,6 +19,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from market.simulator_random import generator, normal, top_up, uniform
 from market.types import BUY, DEPTH, SELL
 
 GRID = 8192
@@ -27,9 +32,6 @@ FAR_LEVELS = 25
 """Levels behind the active ones that are kept from running empty."""
 MAX_LEVELS_PER_ORDER = 64
 """Most price levels one market order may sweep."""
-FIRST_TRADES = 1 << 16
-MAX_TRADES = 1 << 25
-"""Most trades of one session; the kernel stops and says so (``n_trades`` = -1) rather than eat the memory."""
 
 
 @njit(cache=True)
@@ -59,7 +61,15 @@ def _snapshot(sizes: Any, best: int, away: int, shift: int, px: Any, qty: Any) -
 
 @njit(cache=True)
 def _sweep(
-    sizes: Any, best: int, away: int, lots: int, shift: int, trade_px: Any, trade_qty: Any, count: int
+    rng: Any,
+    sizes: Any,
+    best: int,
+    away: int,
+    lots: int,
+    shift: int,
+    trade_px: Any,
+    trade_qty: Any,
+    count: int,
 ) -> tuple[int, int]:
     """A market order against one side: one print per level, 60 % stop after a level is gone."""
     for _ in range(MAX_LEVELS_PER_ORDER):
@@ -74,83 +84,127 @@ def _sweep(
         if sizes[best] > 0:
             break
         best = _next_level(sizes, best, away)
-        if lots <= 0 or np.random.random() < 0.6:
+        if lots <= 0 or uniform(rng) < 0.6:
             break
     return best, count
 
 
 @njit(cache=True)
-def _rest(sizes: Any, best: int, opposite: int, away: int, distance: int, pin: float, lots: int) -> int:
+def _rest(
+    rng: Any, sizes: Any, best: int, opposite: int, away: int, distance: int, pin: float, lots: int
+) -> int:
     """A limit order ``distance`` ticks from the opposite best; it improves the quote with chance ``pin``."""
     p = opposite + away * distance
-    if away * (p - best) < 0 and np.random.random() > pin:
+    if away * (p - best) < 0 and uniform(rng) > pin:
         p = best
     sizes[p] += lots
     return p if away * (p - best) < 0 else best
 
 
 @njit(cache=True)
-def _cancel(sizes: Any, best: int, away: int, levels: int, total: int, lots: int) -> int:
-    """Cancel at a level drawn in proportion to its size."""
-    r = np.random.random() * total
+def _distance(placed: Any, r: float) -> int:
+    """The first ``i`` of 1.. with ``placed[i] >= r``; ``placed`` is the cumulative rate by distance."""
+    low = 1
+    high = len(placed) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if placed[middle] < r:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True)
+def _cancel(
+    rng: Any, sizes: Any, best: int, away: int, levels: int, total: int, lots: int
+) -> tuple[int, int]:
+    """Cancel at a level drawn in proportion to its size; the new best and what was taken away."""
+    r = uniform(rng) * total
     i = 0
     while i < levels - 1 and r > sizes[best + away * i]:
         r -= sizes[best + away * i]
         i += 1
     p = best + away * i
-    sizes[p] = max(sizes[p] - lots, 0)
-    return _next_level(sizes, best, away)
+    gone = min(lots, sizes[p])
+    sizes[p] -= gone
+    return _next_level(sizes, best, away), gone
 
 
 @njit(cache=True)
-def _follow(sizes: Any, best: int, opposite: int, away: int, ticks: int, q0: float) -> int:
+def _follow(rng: Any, sizes: Any, best: int, opposite: int, away: int, ticks: int, q0: float) -> int:
     """After the opposite side lost ``ticks`` levels this side steps after it, never across it."""
     p = best - away * ticks
     p = min(p, opposite - 1) if away < 0 else max(p, opposite + 1)
     if away * (p - best) < 0:
-        sizes[p] += _lots(q0 * (0.3 + 0.7 * np.random.random()))
+        sizes[p] += _lots(q0 * (0.3 + 0.7 * uniform(rng)))
         return p
     return best
 
 
 @njit(cache=True)
-def _seed_far(sizes: Any, best: int, away: int, first: int, q0: float) -> None:
+def _resting(sizes: Any, best: int, away: int, levels: int) -> int:
+    """Lots in the active levels."""
+    total = 0
+    for i in range(levels):
+        total += sizes[best + away * i]
+    return total
+
+
+@njit(cache=True)
+def _empty_far(sizes: Any, best: int, away: int, first: int) -> int:
+    """How many of the levels behind the active ones hold nothing."""
+    count = 0
     for i in range(first, first + FAR_LEVELS):
-        if sizes[best + away * i] <= 0 and np.random.random() < 0.02:
-            sizes[best + away * i] = _lots(q0 * (0.3 + np.random.random()))
+        count += sizes[best + away * i] <= 0
+    return count
 
 
 @njit(cache=True)
-def _moved(sizes: Any, offset: int) -> Any:
-    out = np.zeros_like(sizes)
+def _seed_far(rng: Any, sizes: Any, best: int, away: int, first: int, q0: float) -> int:
+    """Give each empty far level a small chance of new orders; how many stay empty."""
+    left = 0
+    for i in range(first, first + FAR_LEVELS):
+        if sizes[best + away * i] <= 0:
+            if uniform(rng) < 0.02:
+                sizes[best + away * i] = _lots(q0 * (0.3 + uniform(rng)))
+            else:
+                left += 1
+    return left
+
+
+@njit(cache=True)
+def _recentre(sizes: Any, offset: int) -> None:
+    """Move the grid by ``offset`` levels, in place."""
+    old = sizes.copy()
     for p in range(GRID):
-        if 0 <= p + offset < GRID:
-            out[p] = sizes[p + offset]
-    return out
-
-
-@njit(cache=True)
-def _grown(values: Any) -> Any:
-    out = np.empty(2 * len(values), values.dtype)
-    out[: len(values)] = values
-    return out
+        sizes[p] = old[p + offset] if 0 <= p + offset < GRID else 0
 
 
 @njit(cache=True)
 def simulate(
-    n: int, dt_ns: int, seed: int, mid_ticks: int,
+    n: int, dt_ns: int, seed: int, mid_ticks: int, max_trades: int,
+    profile: Any, value: Any, pull_flow: float, pull_book: float, pull_cap: float,
+    pause_row: Any, pause_s: Any,
     levels: int, k: float, alpha: float, mu: float, theta: float, pin: float, resil: float, pmeta: float,
     gmeta: float, ha: float, hb: float, cimb: float, kappa: float, vv: float, vtau: float, ushape: float,
     q0: float, tau: float, gflow: float, gbook: float,
 ) -> tuple[Any, ...]:  # fmt: skip
-    """Play ``n`` snapshots of ``dt_ns``; the parameters are those of ``simulator.Preset``, in its order.
+    """Play ``n`` snapshots of ``dt_ns``; ``levels`` and on are those of ``Preset``, in its order.
+
+    ``profile`` float64 [n] multiplies the activity while a row is awaited. ``value`` float64 [n] is a fair
+    price in ticks from ``mid_ticks``: each tick that it lies above the mid, up to ``pull_cap``, tilts market
+    orders by ``pull_flow`` and limit orders by ``pull_book``. Before the first event after row
+    ``pause_row[j]`` was emitted, ``pause_s[j]`` seconds pass in which nothing happens.
 
     Returns bid_px, bid_qty, ask_px, ask_qty int32 [n, DEPTH]; s float32 [n] (the ORACLE: never a feature);
     the order-flow imbalance at the touch, summed over the events since the row before, lots, float32 [n];
-    trade_ns int64, trade_px, trade_qty int32, trade_side int8 [m] with times from the session's start; and m,
-    or -1 when MAX_TRADES did not suffice. Row i is the book after every event up to (i + 1) * dt_ns.
+    trade_ns int64, trade_px, trade_qty int32, trade_side int8 [m] with times from the session's start; m,
+    or -1 when ``max_trades`` did not suffice; and how many events there were. Row i is the book after every
+    event up to (i + 1) * dt_ns.
     """
-    np.random.seed(seed)
+    words, rng = generator(seed)
+    top_up(words, rng)
     session_s = n * dt_ns * 1e-9
     centre = GRID // 2
     shift = mid_ticks - centre
@@ -159,8 +213,8 @@ def simulate(
     b = centre - 2
     a = centre + 2
     for i in range(SEED_LEVELS):
-        bid[b - i] = _lots(q0 * (0.5 + np.random.random()))
-        ask[a + i] = _lots(q0 * (0.5 + np.random.random()))
+        bid[b - i] = _lots(q0 * (0.5 + uniform(rng)))
+        ask[a + i] = _lots(q0 * (0.5 + uniform(rng)))
     placed = np.zeros(levels + 1)
     for i in range(1, levels + 1):
         placed[i] = placed[i - 1] + k * i ** (-alpha)
@@ -172,41 +226,48 @@ def simulate(
     latent = np.zeros(n, np.float32)
     flow = np.zeros(n, np.float32)
     ofi = 0
-    trade_ns = np.empty(FIRST_TRADES, np.int64)
-    trade_px = np.empty(FIRST_TRADES, np.int32)
-    trade_qty = np.empty(FIRST_TRADES, np.int32)
-    trade_side = np.empty(FIRST_TRADES, np.int8)
+    # Never grown, since a loop that reassigns an array counts references at every turn. Untouched pages of
+    # memory cost nothing.
+    trade_ns = np.empty(max_trades, np.int64)
+    trade_px = np.empty(max_trades, np.int32)
+    trade_qty = np.empty(max_trades, np.int32)
+    trade_side = np.empty(max_trades, np.int8)
     trades = 0
 
     t = 0.0
-    s = np.random.randn()
+    s = normal(rng)
     activity = 0.0
     hawkes_buy = 0.0
     hawkes_sell = 0.0
     meta_buy = True
     meta_left = 1
+    # Kept up to date rather than summed at every event: whole numbers, so the result is the same.
+    bid_total = _resting(bid, b, -1, levels)
+    ask_total = _resting(ask, a, 1, levels)
+    bid_empty = _empty_far(bid, b, -1, levels)
+    ask_empty = _empty_far(ask, a, 1, levels)
+    pauses = 0
+    events = 0
     row = 0
     while row < n:
+        top_up(words, rng)
         # Rates of the six kinds of event.
         x = 2 * t / session_s - 1
-        act = (1 + ushape * x * x) * np.exp(activity - 0.5 * vv * vv)
+        act = (1 + ushape * x * x) * profile[row] * np.exp(activity - 0.5 * vv * vv)
         imbalance = (bid[b] - ask[a]) / (bid[b] + ask[a])
-        tilt = gflow * s + cimb * imbalance
+        gap = min(max(value[row] - (0.5 * (a + b) + shift - mid_ticks), -pull_cap), pull_cap)
+        tilt = gflow * s + cimb * imbalance + pull_flow * gap
         buys = mu * act * np.exp(tilt) + hawkes_buy
         sells = mu * act * np.exp(-tilt) + hawkes_sell
         lean = kappa * min(max((hawkes_buy - hawkes_sell) / (mu * act), -3.0), 3.0)
-        bids = placed[levels] * act * np.exp(gbook * s - lean)
-        asks = placed[levels] * act * np.exp(-gbook * s + lean)
-        bid_total = 0
-        ask_total = 0
-        for i in range(levels):
-            bid_total += bid[b - i]
-            ask_total += ask[a + i]
+        push = gbook * s + pull_book * gap
+        bids = placed[levels] * act * np.exp(push - lean)
+        asks = placed[levels] * act * np.exp(-push + lean)
         bid_cancels = theta * act * bid_total / q0
         ask_cancels = theta * act * ask_total / q0
         rate = buys + sells + bids + asks + bid_cancels + ask_cancels
 
-        wait = -np.log(1.0 - np.random.random()) / rate
+        wait = -np.log(1.0 - uniform(rng)) / rate
         now_ns = np.int64((t + wait) * 1e9)
         while row < n and (row + 1) * dt_ns < now_ns:
             _snapshot(bid, b, -1, shift, bid_px[row], bid_qty[row])
@@ -217,80 +278,96 @@ def simulate(
             row += 1
         if row >= n:
             break
+        if pauses < len(pause_row) and row >= pause_row[pauses]:
+            decay = np.exp(-pause_s[pauses] / tau)
+            s = s * decay + np.sqrt(1 - decay * decay) * normal(rng)
+            decay = np.exp(-pause_s[pauses] / vtau)
+            activity = activity * decay + vv * np.sqrt(1 - decay * decay) * normal(rng)
+            decay = np.exp(-hb * pause_s[pauses])
+            hawkes_buy *= decay
+            hawkes_sell *= decay
+            pauses += 1
         decay = np.exp(-wait / tau)
-        s = s * decay + np.sqrt(1 - decay * decay) * np.random.randn()
+        s = s * decay + np.sqrt(1 - decay * decay) * normal(rng)
         decay = np.exp(-wait / vtau)
-        activity = activity * decay + vv * np.sqrt(1 - decay * decay) * np.random.randn()
+        activity = activity * decay + vv * np.sqrt(1 - decay * decay) * normal(rng)
         decay = np.exp(-hb * wait)
         hawkes_buy *= decay
         hawkes_sell *= decay
         t += wait
 
+        events += 1
         b0 = b
         a0 = a
         bid_before = bid[b]
         ask_before = ask[a]
-        u = np.random.random() * rate
+        u = uniform(rng) * rate
         if u < buys + sells:
             buy = u < buys
-            if np.random.random() < pmeta:
+            if uniform(rng) < pmeta:
                 buy = meta_buy
                 meta_left -= 1
                 if meta_left <= 0:
-                    meta_buy = np.random.random() < 1 / (1 + np.exp(-2 * tilt))
-                    meta_left = int(min((1.0 - np.random.random()) ** (-1 / gmeta), 2000.0))
-            lots = _lots(min(q0 * 0.35 * (1.0 - np.random.random()) ** (-0.45), 12 * q0))
-            if trades + MAX_LEVELS_PER_ORDER > len(trade_ns):
-                if 2 * len(trade_ns) > MAX_TRADES:
-                    trades = -1
-                    break
-                trade_ns = _grown(trade_ns)
-                trade_px = _grown(trade_px)
-                trade_qty = _grown(trade_qty)
-                trade_side = _grown(trade_side)
+                    meta_buy = uniform(rng) < 1 / (1 + np.exp(-2 * tilt))
+                    meta_left = int(min((1.0 - uniform(rng)) ** (-1 / gmeta), 2000.0))
+            lots = _lots(min(q0 * 0.35 * (1.0 - uniform(rng)) ** (-0.45), 12 * q0))
+            if trades + MAX_LEVELS_PER_ORDER > max_trades:
+                trades = -1
+                break
             first = trades
             if buy:
                 hawkes_buy += ha
-                a, trades = _sweep(ask, a, 1, lots, shift, trade_px, trade_qty, trades)
+                a, trades = _sweep(rng, ask, a, 1, lots, shift, trade_px, trade_qty, trades)
+                ask_total += ask[a] - ask_before
             else:
                 hawkes_sell += ha
-                b, trades = _sweep(bid, b, -1, lots, shift, trade_px, trade_qty, trades)
+                b, trades = _sweep(rng, bid, b, -1, lots, shift, trade_px, trade_qty, trades)
+                bid_total += bid[b] - bid_before
             for i in range(first, trades):
                 trade_ns[i] = now_ns
                 trade_side[i] = BUY if buy else SELL
         elif u < buys + sells + bids + asks:
-            r = np.random.random() * placed[levels]
-            distance = 1
-            while placed[distance] < r:
-                distance += 1
-            lots = _lots(1 - q0 * 0.5 * np.log(1.0 - np.random.random()))
+            distance = _distance(placed, uniform(rng) * placed[levels])
+            lots = _lots(1 - q0 * 0.5 * np.log(1.0 - uniform(rng)))
             if u < buys + sells + bids:
-                b = _rest(bid, b, a, -1, distance, pin, lots)
+                b = _rest(rng, bid, b, a, -1, distance, pin, lots)
+                bid_total += lots
             else:
-                a = _rest(ask, a, b, 1, distance, pin, lots)
+                a = _rest(rng, ask, a, b, 1, distance, pin, lots)
+                ask_total += lots
         else:
-            lots = _lots(1 - q0 * 0.5 * np.log(1.0 - np.random.random()))
+            lots = _lots(1 - q0 * 0.5 * np.log(1.0 - uniform(rng)))
             if u < buys + sells + bids + asks + bid_cancels:
-                b = _cancel(bid, b, -1, levels, bid_total, lots)
+                b, gone = _cancel(rng, bid, b, -1, levels, bid_total, lots)
+                bid_total -= gone
             else:
-                a = _cancel(ask, a, 1, levels, ask_total, lots)
-        if a > a0 and np.random.random() < resil:
-            b = _follow(bid, b, a, -1, a - a0, q0)
-        if b < b0 and np.random.random() < resil:
-            a = _follow(ask, a, b, 1, b0 - b, q0)
-        _seed_far(bid, b, -1, levels, q0)
-        _seed_far(ask, a, 1, levels, q0)
+                a, gone = _cancel(rng, ask, a, 1, levels, ask_total, lots)
+                ask_total -= gone
+        if a > a0 and uniform(rng) < resil:
+            b = _follow(rng, bid, b, a, -1, a - a0, q0)
+        if b < b0 and uniform(rng) < resil:
+            a = _follow(rng, ask, a, b, 1, b0 - b, q0)
+        if b != b0:
+            bid_total = _resting(bid, b, -1, levels)
+            bid_empty = _empty_far(bid, b, -1, levels)
+        if a != a0:
+            ask_total = _resting(ask, a, 1, levels)
+            ask_empty = _empty_far(ask, a, 1, levels)
+        if bid_empty:
+            bid_empty = _seed_far(rng, bid, b, -1, levels, q0)
+        if ask_empty:
+            ask_empty = _seed_far(rng, ask, a, 1, levels, q0)
         ofi += (bid[b] if b >= b0 else 0) - (bid_before if b <= b0 else 0)
         ofi -= (ask[a] if a <= a0 else 0) - (ask_before if a >= a0 else 0)
         if b < RECENTRE_AT or a > GRID - RECENTRE_AT:
             offset = (a + b) // 2 - centre
-            bid = _moved(bid, offset)
-            ask = _moved(ask, offset)
+            _recentre(bid, offset)
+            _recentre(ask, offset)
             a -= offset
             b -= offset
             shift += offset
     kept = max(trades, 0)
     return (
         bid_px, bid_qty, ask_px, ask_qty, latent, flow, trade_ns[:kept].copy(), trade_px[:kept].copy(),
-        trade_qty[:kept].copy(), trade_side[:kept].copy(), trades,
+        trade_qty[:kept].copy(), trade_side[:kept].copy(), trades, events,
     )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,23 @@ from market.errors import ConfigError
 from market.recording import Recording
 from market.simulator import (
     DEFAULT_SPECS,
-    LARGE,
     LATENCY_NS,
     MID_TICKS,
-    PRESETS,
-    SMALL,
-    Played,
-    Preset,
     SimSpec,
     play,
     simulate_market,
     simulate_recording,
 )
+from market.simulator_presets import PRESETS, SMALL
 from market.types import BUY, NANO, SECOND_NS, Books, InstrumentDay
 from market.validate import clean_day
 
-HOUR = 14_400
 QUARTER_NS = SECOND_NS // 4
 TEN_SECONDS = 40  # rows of QUARTER_NS
 SEEDS = (1, 2, 3)
+GOLDEN_MARKET = "5698754adf09608641b14b654c3ae237941ea51f0db31bdb548379d0c14bc3b2"
+GOLDEN_PRESETS = "8bd413bf50090c6faeabf061ca448693ed43550b53f6090e178e492bbe290e3d"
+GOLDEN_RECORDING = "da718e90f20f9d1aa74958a9841ac0a3c469fb6db31565f397f96aa1338b8cd6"
 
 
 @pytest.fixture(scope="module")
@@ -42,64 +40,42 @@ def market() -> tuple[list[InstrumentDay], dict[str, Any]]:
     return simulate_market(hours=0.25, seed=7)
 
 
-def mid(books: Books | Played) -> np.ndarray[Any, Any]:
+def mid(books: Books) -> np.ndarray[Any, Any]:
     return np.asarray((books.bid_px[:, 0].astype(np.float64) + books.ask_px[:, 0]) / 2)
 
 
-def excess_kurtosis(x: np.ndarray[Any, Any]) -> float:
-    centred = x - x.mean()
-    return float((centred**4).mean() / (centred**2).mean() ** 2 - 3)
+def digest(days: list[InstrumentDay], oracle: dict[str, Any]) -> str:
+    """SHA-256 over every array, its name, type and shape."""
+    total = hashlib.sha256()
+    for day in days:
+        for table in (day.books, day.trades):
+            for name in table.__slots__:
+                array = getattr(table, name)
+                total.update(f"{day.instrument.ticker}/{name}/{array.dtype}{array.shape}".encode())
+                total.update(array.tobytes())
+        total.update(oracle[day.instrument.ticker].tobytes())
+    return total.hexdigest()
 
 
-def r2_of_ofi(played: Played) -> float:
-    """Event-level order-flow imbalance against the mid's move over the same 10 s (Cont, Kukanov, Stoikov)."""
-    blocks = (len(played.event_ofi) - 1) // TEN_SECONDS
-    ofi = played.event_ofi[1 : blocks * TEN_SECONDS + 1].reshape(blocks, TEN_SECONDS).sum(axis=1)
-    move = np.diff(mid(played)[: blocks * TEN_SECONDS + 1 : TEN_SECONDS])
-    return float(np.corrcoef(ofi, move)[0, 1] ** 2)
+def test_the_default_market_is_the_one_that_was_always_made(tmp_path: Path) -> None:
+    """A trained bundle names the data that it saw by hash: a faster simulator must not make other data."""
+    assert digest(*simulate_market(hours=0.05, seed=7)) == GOLDEN_MARKET
+    recording, _ = simulate_recording(tmp_path / "r", hours=0.05, seed=7)
+    assert recording.data_hash() == GOLDEN_RECORDING
 
 
-def chance_of_up_by_imbalance(played: Played) -> list[float]:
-    """How often the next change of the mid is upward, by quintile of the level-1 imbalance's range."""
-    bid, ask = played.bid_qty[:, 0].astype(np.float64), played.ask_qty[:, 0]
-    imbalance = ((bid - ask) / (bid + ask))[:-1]
-    change = np.diff(mid(played))
-    moved = np.flatnonzero(change)
-    following = np.searchsorted(moved, np.arange(len(change)))
-    known = following < len(moved)
-    up = change[moved[following[known]]] > 0
-    return [
-        float(up[(imbalance[known] > low) & (imbalance[known] <= high)].mean())
-        for low, high in pairwise((-1.01, -0.6, -0.2, 0.2, 0.6, 1.01))
-    ]
-
-
-@pytest.mark.parametrize(
-    ("preset", "spread"), [(SMALL, (3.0, 6.0)), (LARGE, (1.0, 1.5))], ids=["SMALL", "LARGE"]
-)
-def test_the_stylised_facts(preset: Preset, spread: tuple[float, float]) -> None:
-    """The gates of the reference on an hour of each seed, pooled: one hour alone is noisy."""
-    paths = [play(preset, HOUR, QUARTER_NS, seed) for seed in SEEDS]
-    for path in paths:
-        assert spread[0] <= (path.ask_px[:, 0] - path.bid_px[:, 0]).mean() <= spread[1]
-    assert 0.5 < np.mean([r2_of_ofi(path) for path in paths]) < 0.9
-    chances = np.mean([chance_of_up_by_imbalance(path) for path in paths], axis=0)
-    assert (np.diff(chances) > 0).all() and chances[0] < 0.3 and chances[-1] > 0.7
-    second = np.concatenate([np.diff(mid(path)[::4]) for path in paths])
-    assert -0.3 < np.mean(second[1:] * second[:-1]) / second.var() < 0
-
-
-def test_returns_have_heavy_tails() -> None:
-    paths = [play(SMALL, HOUR, QUARTER_NS, seed) for seed in SEEDS]
-    assert np.mean([excess_kurtosis(np.diff(mid(path)[::4])) for path in paths]) >= 2
-
-
-def test_trade_signs_remember() -> None:
-    side = np.concatenate([play(SMALL, HOUR, QUARTER_NS, seed).trade_side for seed in SEEDS]).astype(
-        np.float64
-    )
-    memory = [np.corrcoef(side[lag:], side[:-lag])[0, 1] for lag in (1, 5, 20)]
-    assert memory[0] > memory[1] > memory[2] > 0.02
+def test_the_presets_are_the_ones_that_were_measured() -> None:
+    specs = [
+        SimSpec(ticker, preset)
+        for ticker, preset in (
+            ("SMAL0", "SMALL"), ("LARG1", "LARGE"), ("SMAL2", "SMALL_ACTIVE"), ("SMAL3", "SMALL_STEADY"),
+        )
+    ]  # fmt: skip
+    assert digest(*simulate_market(specs, hours=0.05, seed=7)) == GOLDEN_PRESETS
+    active, leaning = PRESETS["SMALL_ACTIVE"], PRESETS["SMALL_LEANING"]
+    for rate in ("k", "mu", "theta", "ha", "hb"):
+        assert getattr(active, rate) == pytest.approx(6 * getattr(SMALL, rate))
+    assert (active.pmeta, active.kappa, leaning.kappa) == (0.3, 0.3, 0.25)
 
 
 def test_the_planted_state_leads_the_price_and_only_where_planted() -> None:
@@ -223,12 +199,14 @@ def test_the_recording_knows_its_parameters_but_not_the_oracle(tmp_path: Path) -
     ("arguments", "text"),
     [
         ({"hours": 0}, "hours must be above 0"),
-        ({"hours": 15}, "at most 14"),
+        ({"hours": 17}, "at most 16"),
         ({"hours": float("nan")}, "hours must be"),
         ({"dt_s": 0}, "must be above 0 s"),
         ({"dt_s": 1e-4}, "snapshots; it must be between"),
         ({"dt_s": 20_000}, "would be 0 snapshots"),
         ({"day": "15.01.2026"}, "YYYY-MM-DD"),
+        ({"day": []}, "different and in order"),
+        ({"day": ["2026-01-16", "2026-01-15"]}, "different and in order"),
         ({"specs": []}, "different tickers"),
         ({"specs": [SimSpec("A"), SimSpec("A")]}, "different tickers"),
         ({"specs": [SimSpec("A", "HUGE")]}, "unknown simulator preset 'HUGE' of A; known: SMALL"),
