@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from features.schema import schema_hash
 from live import backtest, replay
-from live.config import engine_config
+from live.backtest_assumptions import Assumptions, sensitivity
+from live.backtest_result import BacktestResult
+from live.config import backtest_latency, engine_config
 from live.config_schema import RunnerConfig
 from live.journal import JournalReader
 from live.reporting import roubles, write_json
-from live.simbroker import FILL_MODELS
 from market.errors import BundleError
 from market.fees import tariff
+from market.matching import FILL_MODELS, QueueModel
 from market.recording import Recording
 from market.types import MILLISECOND_NS
 from models.bundle import Bundle
@@ -44,14 +45,14 @@ def run(config: RunnerConfig, args: argparse.Namespace) -> int:
             f"({', '.join(bundle.instruments)})"
         )
     from_ns = args.from_ns if args.from_ns is not None else int(bundle.manifest["live_from_ns"])
+    queue: QueueModel = "probabilistic" if settings.queue_model == "probabilistic" else "risk_averse"
     result = backtest.run(
         recording, bundle, engine_config(config, fee_ppm), from_ns=from_ns, to_ns=args.to_ns,
-        fill_models=("queue", *(m for m in FILL_MODELS if m != "queue")), tickers=tickers,
-        latency_ns=round(settings.latency_ms * MILLISECOND_NS), slippage_ticks=settings.slippage_ticks,
-        max_orders=settings.max_orders,
+        fill_models=("queue", *(m for m in FILL_MODELS if m != "queue")), queue=queue, tickers=tickers,
+        latency=backtest_latency(settings), slippage_ticks=settings.slippage_ticks,
+        max_orders=settings.max_orders, vary=sensitivity if args.sensitivity else None,
     )  # fmt: skip
-    for name, one in {result.fill_model: result, **result.other_fill_models}.items():
-        print(_line(name, one))
+    print("\n".join(lines(result)))
     print(f"order list {result.order_list_hash[:16]}, data watermark {recording.info.watermark}")
     if recording.info.watermark == "SIMULATED" or bundle.watermark == "SIMULATED":
         print("SIMULATED data: not evidence of an edge")
@@ -61,16 +62,49 @@ def run(config: RunnerConfig, args: argparse.Namespace) -> int:
     return 0
 
 
-def _line(name: str, result: Any) -> str:
-    trips = len(result.trips)
-    share = f"{100 * result.wins / trips:.0f} %" if trips else "-"
-    return (
-        f"{name:<12} books {result.books}  signals {result.signals}  orders {result.orders}  fills "
-        f"{result.fills}  "
-        f"trips {trips} (won {share})  gross {roubles(result.gross_nano)}  fees "
-        f"{roubles(result.fees_nano, signed=False)}  "
-        f"net {roubles(result.net_nano)} RUB  drawdown {roubles(result.max_drawdown_nano, signed=False)}"
-    )
+_COLUMN = 15
+
+
+def lines(result: BacktestResult) -> list[str]:
+    """The three fill models in columns, and the variants in rows where there are any."""
+    found = result.by_fill_model
+    columns = [(f"fills: {name}", found[name]) for name in FILL_MODELS if name in found]
+    rows = {
+        "signals": [f"{r.signals:,}" for _, r in columns],
+        "orders": [f"{r.orders:,}" for _, r in columns],
+        "deals": [f"{r.fills:,}" for _, r in columns],
+        "lots taken": [f"{r.taken_lots:,}" for _, r in columns],
+        "lots rested": [f"{r.rested_lots:,}" for _, r in columns],
+        "round trips": [f"{len(r.trips):,}" for _, r in columns],
+        "... won": [f"{100 * r.wins / len(r.trips):.0f} %" if r.trips else "-" for _, r in columns],
+        "gross, RUB": [roubles(r.gross_nano) for _, r in columns],
+        "fees, RUB": [roubles(r.fees_nano, signed=False) for _, r in columns],
+        "net, RUB": [roubles(r.net_nano) for _, r in columns],
+        "drawdown, RUB": [roubles(r.max_drawdown_nano, signed=False) for _, r in columns],
+    }
+    width = max(len(title) for title, _ in columns) + 2
+    out = [f"{result.books:,} books, {result.prints:,} prints, {_said(result.assumed)}"]
+    out.append(" " * _COLUMN + "".join(f"{title:>{width}}" for title, _ in columns))
+    out += [
+        f"{name:<{_COLUMN}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()
+    ]
+    for name, one in result.variants.items():
+        out.append(
+            f"{name:<22} orders {one.orders:,}, deals {one.fills:,}, round trips {len(one.trips):,}, "
+            f"net {roubles(one.net_nano)} RUB"
+        )
+    if any(r.truncated for _, r in columns):
+        out.append("TRUNCATED: backtest.max_orders ended at least one of them early")
+    return out
+
+
+def _said(assumed: Assumptions) -> str:
+    ms = {
+        name: getattr(assumed.latency, f"{name}_ns") / MILLISECOND_NS
+        for name in ("feed", "entry", "response", "cancel", "jitter")
+    }
+    delays = ", ".join(f"{name} {value:g}" for name, value in ms.items() if value or name != "jitter")
+    return f"delays in ms: {delays}; queue {assumed.queue}, slippage {assumed.slippage_ticks} ticks"
 
 
 def run_replay(config: RunnerConfig, args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from live.clock import MarketClock
 from live.core.commands import CancelOrder, PlaceOrder, QueryOrder
 from live.core.events import Book, OpenOrder, OrderUpdate, Trade
 from live.simbroker import SimBroker
+from market.latency import Latency
 from market.types import Instrument
 
 
@@ -23,10 +24,10 @@ class ShadowDesk:
         self,
         instruments: Mapping[str, Instrument],
         fee_ppm: Mapping[str, int],
-        latency_ns: int,
+        latency: Latency,
         clock: MarketClock,
     ) -> None:
-        self._sim = SimBroker(instruments, fee_ppm, latency_ns)
+        self._sim = SimBroker(instruments, fee_ppm, latency)
         self._clock = clock
         self._orders: dict[str, PlaceOrder] = {}
         self._last: dict[str, OrderUpdate] = {}

@@ -1,8 +1,8 @@
-"""A broker in simulated time: ``market.matching`` per instrument behind a latency queue.
+"""A broker in simulated time: ``market.matching`` per instrument behind the delays of ``market.latency``.
 
-The backtest and the shadow mode use it. Orders reach the exchange ``entry_latency_ns`` after they are sent,
-answers come back ``response_latency_ns`` later; in between the market moves on. Nothing here knows a clock:
-the caller says what time it is and asks for what is due.
+The backtest and the shadow mode use it. Orders and cancels reach the exchange some time after they are sent
+and answers come back some time later; in between the market moves on. Nothing here knows a clock: the caller
+says what time it is and asks for what is due.
 """
 
 from __future__ import annotations
@@ -10,22 +10,15 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from live.core.commands import CancelOrder, PlaceOrder, QueryOrder
 from live.core.events import FillInfo, OpenOrder, OrderStatus, OrderUpdate, Reconciled
 from market.errors import ScalperError
 from market.fees import fee_nano
-from market.matching import Execution, Matching, QueueModel
-from market.types import I32, Instrument
+from market.latency import Latency
+from market.matching import Execution, FillModel, Levels, Matching, QueueModel
+from market.types import Instrument
 
-FillModel = Literal["pessimistic", "queue", "optimistic"]
-FILL_MODELS: tuple[FillModel, ...] = ("pessimistic", "queue", "optimistic")
-"""How resting orders fill: only when the market trades through our price or the opposite touch reaches it;
-when the queue ahead of us is done; at the first print. Orders that take are the same in all three.
-"""
-
-Levels = I32 | Sequence[int]
 MAX_PENDING = 100_000
 
 
@@ -35,6 +28,8 @@ class _Account:
 
     order: PlaceOrder
     exchange_order_id: str
+    answered_ns: int = 0
+    """When the first answer reaches us; no cancel leaves before that."""
     lots_executed: int = 0
     status: OrderStatus = "NEW"
     fills: list[FillInfo] = field(default_factory=list)
@@ -45,36 +40,42 @@ class SimBroker:
     """Carries out broker commands for ``instruments``.
 
     ``fee_ppm`` per ticker; ``slippage_ticks`` is added against us to every taking deal. ``send`` commands,
-    feed the market with ``on_book`` and ``on_trade``, and collect what is due with ``poll``.
+    feed the market as the exchange has it with ``on_book`` and ``on_trade``, and collect what is due with
+    ``poll``. The feed's own delay is the caller's business: who is told of a book, and when.
+
+    Like the live executor it holds a cancel back until the placing of its order has been answered; and
+    answers come through one stream, so that none overtakes another.
     """
 
     def __init__(
         self,
         instruments: Mapping[str, Instrument],
         fee_ppm: Mapping[str, int],
-        latency_ns: int,
+        latency: Latency,
         *,
-        response_latency_ns: int = 0,
-        fill_model: FillModel = "queue",
+        fills: FillModel = "queue",
+        queue: QueueModel = "risk_averse",
         slippage_ticks: int = 0,
     ) -> None:
-        if fill_model not in FILL_MODELS:
-            raise ScalperError(f"unknown fill model {fill_model!r}; known: {', '.join(FILL_MODELS)}")
         self._instruments = dict(instruments)
         self._fee_ppm = dict(fee_ppm)
-        queue: QueueModel = "optimistic" if fill_model == "optimistic" else "risk_averse"
-        self._matching = {t: Matching(i, self._fee_ppm[t], queue=queue) for t, i in self._instruments.items()}
-        self._pessimistic = fill_model == "pessimistic"
-        self._entry_ns = latency_ns
-        self._response_ns = response_latency_ns
+        self._matching = {
+            t: Matching(i, self._fee_ppm[t], fills=fills, queue=queue) for t, i in self._instruments.items()
+        }
+        self._latency = latency
         self._slippage_ticks = slippage_ticks
         self.positions: dict[str, int] = dict.fromkeys(self._instruments, 0)
         """The exchange's own count of our lots: what a reconciliation is answered with."""
+        self.taken_lots = self.rested_lots = 0
+        self.crossed_spread_nano = 0
+        """The spread at the moment of each taking deal times its lots."""
         self._accounts: dict[str, _Account] = {}
         self._stops: dict[str, list[_Account]] = {t: [] for t in self._instruments}
-        self._touch: dict[str, tuple[int, int]] = {}
         self._arrivals: list[tuple[int, int, Callable[[int], None]]] = []
         self._answers: list[tuple[int, int, OrderUpdate]] = []
+        self._placing: dict[str, list[int]] = {}
+        """Orders on their way, each with the moments at which its cancels were asked for."""
+        self._last_answer_ns = 0
         self._sequence = 0
 
     # ---- what we send
@@ -84,14 +85,25 @@ class SimBroker:
         if len(self._arrivals) >= MAX_PENDING:
             raise ScalperError(f"more than {MAX_PENDING} commands are on their way to the simulated exchange")
         match command:
-            case PlaceOrder():
-                act = lambda at_ns: self._arrive(command, at_ns)  # noqa: E731
+            case PlaceOrder(client_order_id=key):
+                if key not in self._accounts:
+                    self._placing.setdefault(key, [])
+                self._dispatch(now_ns, self._latency.entry, lambda at_ns: self._arrive(command, at_ns))
+            case CancelOrder(client_order_id=key) if key in self._placing:
+                self._placing[key].append(now_ns)
             case CancelOrder(client_order_id=key):
-                act = lambda at_ns: self._cancel(key, at_ns)  # noqa: E731
+                self._send_cancel(key, now_ns)
             case QueryOrder(client_order_id=key):
-                act = lambda at_ns: self._answer_query(key, at_ns)  # noqa: E731
+                self._dispatch(now_ns, self._latency.entry, lambda at_ns: self._answer_query(key, at_ns))
+
+    def _send_cancel(self, key: str, asked_ns: int) -> None:
+        account = self._accounts.get(key)
+        leaves_ns = asked_ns if account is None else max(asked_ns, account.answered_ns)
+        self._dispatch(leaves_ns, self._latency.cancel, lambda at_ns: self._cancel(key, at_ns))
+
+    def _dispatch(self, leaves_ns: int, delay_ns: Callable[[int], int], act: Callable[[int], None]) -> None:
         self._sequence += 1
-        heapq.heappush(self._arrivals, (now_ns + self._entry_ns, self._sequence, act))
+        heapq.heappush(self._arrivals, (leaves_ns + delay_ns(self._sequence), self._sequence, act))
 
     def next_ns(self) -> int | None:
         """When the next command arrives or the next answer is due; None when nothing is on its way."""
@@ -104,9 +116,7 @@ class SimBroker:
         """Let everything that is due by ``now_ns`` happen; the answers that have reached us, stamped when
         due.
         """
-        while self._arrivals and self._arrivals[0][0] <= now_ns:
-            at_ns, _, act = heapq.heappop(self._arrivals)
-            act(at_ns)
+        self._let_arrive(now_ns)
         updates = []
         while self._answers and self._answers[0][0] <= now_ns:
             updates.append(heapq.heappop(self._answers)[2])
@@ -118,30 +128,44 @@ class SimBroker:
         self, ticker: str, bid_px: Levels, bid_qty: Levels, ask_px: Levels, ask_qty: Levels, now_ns: int
     ) -> None:
         """The recorded book as the exchange has it now. Keeps the arguments until the next one."""
-        self._fill(self._matching[ticker].on_book(bid_px, bid_qty, ask_px, ask_qty, now_ns), now_ns)
-        has_touch = len(bid_px) and len(ask_px) and bid_qty[0] > 0 and ask_qty[0] > 0
-        if has_touch:
-            self._touch[ticker] = (int(bid_px[0]), int(ask_px[0]))
-            if self._stops[ticker]:
-                self._trigger_stops(ticker, now_ns)
+        if self._arrivals and self._arrivals[0][0] < now_ns:
+            self._let_arrive(now_ns - 1)
+        executions = self._matching[ticker].on_book(bid_px, bid_qty, ask_px, ask_qty, now_ns)
+        if executions:
+            self._fill(executions, now_ns)
+        if self._stops[ticker]:
+            self._trigger_stops(ticker, now_ns)
 
     def on_trade(self, ticker: str, px: int, qty: int, side: int, now_ns: int) -> None:
         """A recorded print."""
-        matching = self._matching[ticker]
-        if self._pessimistic and any(order.price_ticks == px for order in matching.open_orders):
-            return  # a print at our own price never reaches us
-        self._fill(matching.on_trade(px, qty, side, now_ns), now_ns)
+        if self._arrivals and self._arrivals[0][0] < now_ns:
+            self._let_arrive(now_ns - 1)
+        executions = self._matching[ticker].on_trade(px, qty, side, now_ns)
+        if executions:
+            self._fill(executions, now_ns)
 
     # ---- inside the exchange
 
+    def _let_arrive(self, until_ns: int) -> None:
+        """Everything that reaches the exchange by ``until_ns`` does, in order."""
+        while self._arrivals and self._arrivals[0][0] <= until_ns:
+            at_ns, _, act = heapq.heappop(self._arrivals)
+            act(at_ns)
+
     def _arrive(self, order: PlaceOrder, now_ns: int) -> None:
-        account = _Account(order, f"sim-{len(self._accounts) + 1}")
-        if order.client_order_id in self._accounts:
-            self._answer_query(
-                order.client_order_id, now_ns
-            )  # the id is an idempotency key: nothing new happens
-            return
-        self._accounts[order.client_order_id] = account
+        key = order.client_order_id
+        cancels_asked_ns = self._placing.pop(key, [])
+        if key in self._accounts:  # the id is an idempotency key: nothing new happens
+            self._answer_query(key, now_ns)
+        else:
+            account = self._accounts[key] = _Account(order, f"sim-{len(self._accounts) + 1}")
+            self._place(account, now_ns)
+            account.answered_ns = self._last_answer_ns
+        for asked_ns in cancels_asked_ns:
+            self._send_cancel(key, asked_ns)
+
+    def _place(self, account: _Account, now_ns: int) -> None:
+        order = account.order
         if order.ticker not in self._matching:
             account.status = "REJECTED"
             self._answer(account, (), now_ns, f"unknown instrument {order.ticker}")
@@ -180,18 +204,23 @@ class SimBroker:
             self._answer(account, (fill,), now_ns, "")
 
     def _fill_info(self, account: _Account, execution: Execution) -> FillInfo:
+        ticker, lots = account.order.ticker, execution.lots
         price, fee = execution.price_ticks, execution.fee_nano
-        if not execution.maker and self._slippage_ticks:
-            ticker = account.order.ticker
-            price = max(1, price + execution.side * self._slippage_ticks)
-            fee = fee_nano(
-                self._instruments[ticker].notional_nano(price, execution.lots), self._fee_ppm[ticker]
-            )
-        self.positions[account.order.ticker] += execution.side * execution.lots
-        return FillInfo(execution.trade_id, price, execution.lots, fee)
+        instrument = self._instruments[ticker]
+        if execution.maker:
+            self.rested_lots += lots
+        else:
+            self.taken_lots += lots
+            bid_ticks, ask_ticks = self._matching[ticker].touch or (0, 0)
+            self.crossed_spread_nano += instrument.notional_nano(ask_ticks - bid_ticks, lots)
+            if self._slippage_ticks:
+                price = max(1, price + execution.side * self._slippage_ticks)
+                fee = fee_nano(instrument.notional_nano(price, lots), self._fee_ppm[ticker])
+        self.positions[ticker] += execution.side * lots
+        return FillInfo(execution.trade_id, price, lots, fee)
 
     def _trigger_stops(self, ticker: str, now_ns: int) -> None:
-        touch = self._touch.get(ticker)
+        touch = self._matching[ticker].touch
         if touch is None:
             return
         for account in list(self._stops[ticker]):
@@ -220,12 +249,13 @@ class SimBroker:
             self._answer(account, tuple(account.fills), now_ns, "")
 
     def _answer(self, account: _Account, fills: tuple[FillInfo, ...], now_ns: int, reason: str) -> None:
-        due_ns = now_ns + self._response_ns
+        self._sequence += 1
+        due_ns = now_ns + self._latency.response(self._sequence)
+        due_ns = self._last_answer_ns = max(self._last_answer_ns, due_ns)
         update = OrderUpdate(
             due_ns, account.order.client_order_id, account.exchange_order_id, account.status,
             account.lots_executed, fills, reason,
         )  # fmt: skip
-        self._sequence += 1
         heapq.heappush(self._answers, (due_ns, self._sequence, update))
 
     def reconciled(self, now_ns: int) -> Reconciled:

@@ -1,14 +1,16 @@
 """One instrument's order matching against a recorded market, in whole numbers.
 
-The recording does not know about us, so three rules decide what our orders would have got:
+The recording does not know about us, so rules decide what our orders would have got (docs/matching.md):
 
 * **Taking** walks the recorded book level by level. What we take stays taken until the recorded size of that
   level changes; nothing is filled beyond the visible book (the rest of a market order is cancelled).
-* **Queueing** (``risk_averse``): on arrival everybody shown at our price is ahead of us. Prints at our price
-  shorten the queue, and it is never longer than the size shown; cancellations are assumed to be behind us.
-  ``optimistic`` puts us first in line instead: the two models bracket the truth.
-* **Being hit**: a print at our price that outlasts the queue, a print through our price, or an opposite touch
-  at or through our price fills us at our own price, never with more lots than were printed or shown.
+* **Queueing**: on arrival everybody shown at our price is ahead of us. Prints at our price shorten the queue,
+  and it is never longer than the size shown. Where cancellations stood is the queue model's to say
+  (``market.queue``): ``risk_averse`` puts them behind us, ``probabilistic`` shares them out.
+* **Being hit**: a print through our price, or an opposite touch at or through our price, fills us at our own
+  price in every fill model. A print *at* our price fills a resting order never (``pessimistic``), with what
+  outlasts the queue ahead (``queue``), or at once, as if we were first in line (``optimistic``). Never are
+  more lots filled than were printed or shown.
 
 The paper exchange, the backtest and the shadow mode use this one class, so they cannot disagree. Our own
 orders never trade with each other.
@@ -21,9 +23,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from market.fees import fee_nano
+from market.queue import DEFAULT_POWER, MAX_POWER, PARTS, after_cancels, whole_lots
 from market.types import BUY, I32, SELL, Instrument
 
-QueueModel = Literal["risk_averse", "optimistic"]
+FillModel = Literal["pessimistic", "queue", "optimistic"]
+FILL_MODELS: tuple[FillModel, ...] = get_args(FillModel)
+"""How resting orders fill, from the least to the most. What takes is the same in all three."""
+QueueModel = Literal["risk_averse", "probabilistic"]
+QUEUE_MODELS: tuple[QueueModel, ...] = get_args(QueueModel)
 TimeInForce = Literal["day", "fak", "fok"]
 Levels = I32 | Sequence[int]
 """One side of a book, best first: an int array or a sequence of ints. A level of size 0 is absent."""
@@ -49,7 +56,8 @@ class Execution(NamedTuple):
 
 
 class OpenOrder(NamedTuple):
-    """A resting order: lots still wanted and lots queued before it (``UNKNOWN_AHEAD`` = not visible)."""
+    """A resting order: lots still wanted and lots queued before it, a started lot counted whole
+    (``UNKNOWN_AHEAD`` = not visible)."""
 
     order_id: str
     side: int
@@ -65,7 +73,12 @@ class _Resting:
     price: int
     lots: int
     ahead: int
+    """Parts of lots (``market.queue.PARTS``), or UNKNOWN_AHEAD."""
+    shown: int
+    """Recorded lots at our price in the last book, or UNKNOWN_AHEAD."""
     arrival: int
+    printed: int = 0
+    """Lots printed at our price since that book."""
 
 
 def _as_ints(levels: Levels) -> Sequence[int]:
@@ -75,16 +88,26 @@ def _as_ints(levels: Levels) -> Sequence[int]:
 class Matching:
     """Matches our orders of one instrument. Deterministic: the same calls give the same executions.
 
-    ``fee_ppm``: commission per side in parts per million of the deal's value (market.fees). Call order is the
-    caller's clock: nothing here looks at ``now_ns`` except to stamp executions.
+    ``fee_ppm``: commission per side in parts per million of the deal's value (market.fees). ``queue_power``:
+    the ``n`` of the probabilistic queue (market.queue). Call order is the caller's clock: nothing here looks
+    at ``now_ns`` except to stamp executions. Raises ValueError for an unknown model or power.
     """
 
-    def __init__(self, instrument: Instrument, fee_ppm: int, *, queue: QueueModel = "risk_averse") -> None:
-        if queue not in get_args(QueueModel):
-            raise ValueError(f"unknown queue model {queue!r}; known: {', '.join(get_args(QueueModel))}")
+    def __init__(
+        self, instrument: Instrument, fee_ppm: int, *, fills: FillModel = "queue",
+        queue: QueueModel = "risk_averse", queue_power: int = DEFAULT_POWER,
+    ) -> None:  # fmt: skip
+        if fills not in FILL_MODELS:
+            raise ValueError(f"unknown fill model {fills!r}; known: {', '.join(FILL_MODELS)}")
+        if queue not in QUEUE_MODELS:
+            raise ValueError(f"unknown queue model {queue!r}; known: {', '.join(QUEUE_MODELS)}")
+        if not 1 <= queue_power <= MAX_POWER:
+            raise ValueError(f"queue power is {queue_power}; allowed: 1 to {MAX_POWER}")
         self.instrument = instrument
         self.fee_ppm = fee_ppm
+        self.fills = fills
         self.queue = queue
+        self.queue_power = queue_power
         self._orders: dict[str, _Resting] = {}
         self._arrivals = 0
         self._trades = 0
@@ -101,7 +124,17 @@ class Matching:
     @property
     def open_orders(self) -> tuple[OpenOrder, ...]:
         """Resting orders in order of arrival."""
-        return tuple(OpenOrder(o.order_id, o.side, o.price, o.lots, o.ahead) for o in self._orders.values())
+        return tuple(
+            OpenOrder(o.order_id, o.side, o.price, o.lots, o.ahead if o.ahead < 0 else whole_lots(o.ahead))
+            for o in self._orders.values()
+        )
+
+    @property
+    def touch(self) -> tuple[int, int] | None:
+        """Best recorded bid and ask, ticks; None while a side is empty."""
+        if not len(self._bid_px) or not len(self._ask_px) or self._bid_qty[0] <= 0 or self._ask_qty[0] <= 0:
+            return None
+        return int(self._bid_px[0]), int(self._ask_px[0])
 
     def remaining(self, order_id: str) -> int:
         """Lots of the order still working; 0 once it is filled, cancelled or was never known."""
@@ -141,8 +174,9 @@ class Matching:
                 break
         if left and price_ticks is not None and tif == "day":
             self._arrivals += 1
-            ahead = self._visible_size(side, price_ticks) if self.queue == "risk_averse" else 0
-            self._orders[order_id] = _Resting(order_id, side, price_ticks, left, ahead, self._arrivals)
+            shown = 0 if self.fills == "optimistic" else self._visible_size(side, price_ticks)
+            ahead = shown if shown == UNKNOWN_AHEAD else shown * PARTS
+            self._orders[order_id] = _Resting(order_id, side, price_ticks, left, ahead, shown, self._arrivals)
         return executions
 
     def cancel(self, order_id: str, now_ns: int) -> bool:
@@ -160,15 +194,18 @@ class Matching:
         """
         self._bid_px, self._bid_qty, self._ask_px, self._ask_qty = bid_px, bid_qty, ask_px, ask_qty
         self._seen_book = True
-        for side, taken in self._taken.items():
-            if taken:
-                self._forget_changed(side, taken)
-        if not self._orders:
-            return []
+        if self._taken[BUY]:
+            self._forget_changed(BUY, self._taken[BUY])
+        if self._taken[SELL]:
+            self._forget_changed(SELL, self._taken[SELL])
         executions: list[Execution] = []
+        if not self._orders:
+            return executions
         for order in self._by_priority():
-            if self.queue == "risk_averse":
+            if order.ahead:  # 0 is the front of the queue and stays it
                 self._shorten_queue(order)
+            if self._touch_is_worse(order.side, order.price):
+                continue
             for price, offered, shown in self._offers(order.side, order.price):
                 filled = min(order.lots, offered)
                 self._take(-order.side, price, shown, filled)
@@ -186,8 +223,8 @@ class Matching:
         if not self._orders:
             return []
         executions: list[Execution] = []
-        left = {BUY: int(qty), SELL: int(qty)}  # of this print, for our orders on each side
-        px = int(px)
+        px, qty = int(px), int(qty)
+        left = {BUY: qty, SELL: qty}  # of this print, for our orders on each side
         for order in self._by_priority():
             worse = (order.price - px) * order.side
             if worse < 0 or (worse == 0 and side == order.side):
@@ -198,9 +235,12 @@ class Matching:
             elif order.ahead == UNKNOWN_AHEAD:
                 continue
             else:
-                queued = min(order.ahead, left[order.side])
+                order.printed += qty
+                queued = min(order.ahead, left[order.side] * PARTS)
                 order.ahead -= queued
-                filled = min(order.lots, left[order.side] - queued)
+                if self.fills == "pessimistic":
+                    continue
+                filled = min(order.lots, left[order.side] - whole_lots(queued))
             if filled:
                 left[order.side] -= filled
                 executions.append(self._fill(order, filled, now_ns))
@@ -247,6 +287,14 @@ class Matching:
         """Recorded lots of ``side`` at ``price``; UNKNOWN_AHEAD where the visible book does not reach."""
         if not self._seen_book:
             return UNKNOWN_AHEAD
+        px, qty = (self._bid_px, self._bid_qty) if side == BUY else (self._ask_px, self._ask_qty)
+        if len(px) and qty[0] > 0:  # the usual places of an order, without unpacking the book
+            if px[0] == price:
+                return int(qty[0])
+            if (int(px[0]) - price) * side < 0:
+                return 0
+            if qty[-1] > 0 and (int(px[-1]) - price) * side > 0:
+                return UNKNOWN_AHEAD
         shown_any = False
         for level, shown in self._levels(side):
             if shown <= 0:
@@ -259,17 +307,26 @@ class Matching:
         return UNKNOWN_AHEAD if shown_any else 0
 
     def _shorten_queue(self, order: _Resting) -> None:
-        if order.ahead == 0:
+        """What a new book says of the lots ahead of ``order``."""
+        before, order.shown = order.shown, self._visible_size(order.side, order.price)
+        printed, order.printed = order.printed, 0
+        if order.shown == UNKNOWN_AHEAD:
             return
-        size = self._visible_size(order.side, order.price)
-        if size != UNKNOWN_AHEAD:
-            order.ahead = size if order.ahead == UNKNOWN_AHEAD else min(order.ahead, size)
+        size = order.shown * PARTS
+        if order.ahead == UNKNOWN_AHEAD:
+            order.ahead = size
+        elif self.queue == "risk_averse" or before == UNKNOWN_AHEAD:
+            order.ahead = min(order.ahead, size)
+        else:
+            left = max(before - printed, 0)
+            order.ahead = after_cancels(order.ahead, left, order.shown, self.queue_power)
 
     def _by_priority(self) -> list[_Resting]:
         """Buys before sells; on each side the best price first, then the earliest."""
-        if len(self._orders) == 1:
-            return list(self._orders.values())
-        return sorted(self._orders.values(), key=lambda o: (-o.side, -o.side * o.price, o.arrival))
+        orders = list(self._orders.values())
+        if len(orders) < 2:
+            return orders
+        return sorted(orders, key=lambda o: (-o.side, -o.side * o.price, o.arrival))
 
     def _fill(self, order: _Resting, lots: int, now_ns: int) -> Execution:
         order.lots -= lots

@@ -26,8 +26,8 @@ class ReportData:
 
     ``summary``: ``evaluate.trade_summary``. ``equity``: (time, net profit so far) after each trade.
     ``reliability``: class name to the points of ``evaluate.reliability``. ``members``, ``quantisation``,
-    ``instruments``, ``rivals``: rows of tables, all with the same keys. ``sensitivity``: rows ``{"fee, bp a
-    side", ...}``.
+    ``instruments``, ``fill_models``, ``assumptions``, ``rivals``: rows of tables, all with the same keys.
+    ``sensitivity``: rows ``{"fee, bp a side", ...}``.
     """
 
     watermark: str
@@ -45,6 +45,8 @@ class ReportData:
     members: list[dict[str, Any]] = field(default_factory=list)
     quantisation: list[dict[str, Any]] = field(default_factory=list)
     instruments: list[dict[str, Any]] = field(default_factory=list)
+    fill_models: list[dict[str, Any]] = field(default_factory=list)
+    assumptions: list[dict[str, Any]] = field(default_factory=list)
     sensitivity: list[dict[str, Any]] = field(default_factory=list)
     rivals: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -70,6 +72,8 @@ def render(data: ReportData) -> str:
         _facts(data),
         _figure("Profit net of fees, roubles", _equity_png(data)) if data.equity else "",
         _table("By instrument", data.instruments),
+        _table("Three ways in which resting orders may fill", data.fill_models),
+        _table("What other assumptions would leave", data.assumptions),
         _table("What other commissions would leave (the same trades)", data.sensitivity),
         _table("Trivial rivals", data.rivals),
         _table("Members on block calibrate", data.members),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows import params as params_file
+from flows.params import Params
 from flows.stages import scoring
 from flows.stages.common import (
     BACKTEST,
@@ -23,9 +24,12 @@ from flows.stages.common import (
 from flows.stages.exported import draft
 from flows.stages.page import page
 from live import backtest
+from live.backtest_assumptions import sensitivity
 from live.config import engine_config
 from live.config_schema import RunnerConfig, Session
-from live.simbroker import FillModel
+from market.errors import ConfigError
+from market.latency import Latency
+from market.matching import FillModel
 from market.recording import Recording
 from models import report
 from models.dataset import load
@@ -54,7 +58,7 @@ def main(say: Say) -> None:
     config = engine_config(RunnerConfig(session=Session(enabled=False)), fee_ppm)
     result = backtest.run(
         recording, bundle, config, from_ns=from_ns, to_ns=to_ns, warmup_ns=WARMUP_NS, fill_models=FILL_MODELS,
-        slippage_ticks=params.costs.slippage_ticks, **params.backtest,
+        slippage_ticks=params.costs.slippage_ticks, vary=sensitivity, **_assumed(params),
     )  # fmt: skip
     say(
         f"{result.books:,} books, {result.signals:,} signals, {result.orders:,} orders, "
@@ -71,7 +75,9 @@ def main(say: Say) -> None:
         "order_list_hash": result.order_list_hash,
         "fees_nano": result.fees_nano,
         "gross_nano": result.gross_nano,
-        "net_nano": {r.fill_model: r.net_nano for r in (result, *result.other_fill_models.values())},
+        "net_nano": {name: r.net_nano for name, r in result.by_fill_model.items()},
+        "fill_models": {name: r.figures() for name, r in result.by_fill_model.items()},
+        "variants": {name: r.figures() for name, r in result.variants.items()},
         "refusals": dict(sorted(result.refusals.items())),
     }
     with whole(BACKTEST) as folder:
@@ -83,6 +89,27 @@ def main(say: Say) -> None:
         f"verdict {edge['verdict']}: {edge['trades']} round trips, net {result.net_nano / 1e9:+,.2f} RUB "
         f"after {result.fees_nano / 1e9:,.2f} RUB of fees{mark}"
     )
+
+
+def _assumed(params: Params) -> dict[str, Any]:
+    """Section ``backtest`` of the parameters as keywords of ``backtest.run``. Raises ConfigError."""
+    given = dict(params.backtest)
+    delays = {name: given.pop(f"{name}_latency_ms", None) for name in ("feed", "response", "cancel")}
+    latency = Latency.of_ms(
+        params.costs.latency_ms, feed=delays["feed"] or 0, response=delays["response"] or 0,
+        cancel=delays["cancel"], jitter=given.pop("latency_jitter_ms", 0), seed=params.seed,
+    )  # fmt: skip
+    assumed = {
+        "latency": latency,
+        "queue": given.pop("queue_model", "risk_averse"),
+        "max_orders": given.pop("max_orders", None),
+    }
+    if given:
+        raise ConfigError(
+            f"params.yaml: unknown key backtest.{min(given)}; known here: cancel_latency_ms, "
+            "feed_latency_ms, latency_jitter_ms, max_orders, queue_model, response_latency_ms"
+        )
+    return assumed
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 from flows.params import Params
 from flows.stages import scoring
 from flows.stages.common import CALIBRATION, ENSEMBLE, EXPORTED, LEARNERS, METRICS, read_json
-from live.backtest import BacktestResult
+from live.backtest_result import BacktestResult
 from market.recording import RecordingInfo
 from models.dataset import Dataset
 from models.report import ReportData, fee_sensitivity
@@ -42,6 +42,8 @@ def page(
         members=_members(),
         quantisation=_quantisation(),
         instruments=_instruments(info, result, fee_bps),
+        fill_models=[{"resting orders": name, **_figures(r)} for name, r in result.by_fill_model.items()],
+        assumptions=_assumptions(result, {t: round(100 * bps) for t, bps in fee_bps.items()}),
         sensitivity=fee_sensitivity(moved, net, paid, FEES_BPS) if len(net) else [],
         rivals=scoring.rivals(result, dataset, fee_bps, params.seed),
         notes=_notes(info, result, metrics),
@@ -89,6 +91,50 @@ def _instruments(
                 "what the calibration decided": decided[ticker]["verdict"],
             }
         )
+    return rows
+
+
+def _figures(result: BacktestResult) -> dict[str, Any]:
+    trips = result.trips
+    return {
+        "orders": result.orders,
+        "deals": result.fills,
+        "lots taken": result.taken_lots,
+        "lots rested": result.rested_lots,
+        "round trips": len(trips),
+        "won": result.wins / len(trips) if trips else None,
+        "gross RUB": result.gross_nano / NANO,
+        "fees RUB": result.fees_nano / NANO,
+        "net RUB": result.net_nano / NANO,
+        "net bp per trade": float(np.mean([trip["net_bps"] for trip in trips])) if trips else None,
+        "drawdown RUB": result.max_drawdown_nano / NANO,
+    }
+
+
+def _assumptions(result: BacktestResult, fee_ppm: dict[str, int]) -> list[dict[str, Any]]:
+    """The result under one changed assumption at a time: traded again, or the same trades at other costs."""
+
+    def row(name: str, how: str, net_nano: int, trips: int) -> dict[str, Any]:
+        change = (net_nano - result.net_nano) / NANO
+        return {
+            "assumption": name, "how": how, "round trips": trips, "net RUB": net_nano / NANO, "change": change
+        }  # fmt: skip
+
+    rows = [row("as above", "", result.net_nano, len(result.trips))]
+    for name, other in result.variants.items():
+        rows.append(row(name, "traded again", other.net_nano, len(other.trips)))
+    for change_ppm in (100, -100):
+        extra = sum(
+            (trip["entry_value_nano"] + trip["exit_value_nano"])
+            * (max(fee_ppm[trip["ticker"]] + change_ppm, 0) - fee_ppm[trip["ticker"]])
+            // 1_000_000
+            for trip in result.trips
+        )
+        name = f"commission {change_ppm / 100:+g} bp a side" + (", not below 0" if change_ppm < 0 else "")
+        rows.append(row(name, "the same trades", result.net_nano - extra, len(result.trips)))
+    # Half the spread is paid by each taking deal: half as much again is a quarter of it.
+    wider = result.net_nano - result.crossed_spread_nano // 4
+    rows.append(row("spread x 1.5", "the same trades", wider, len(result.trips)))
     return rows
 
 

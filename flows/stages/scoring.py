@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.stages.exported import blended, load_logp
-from live.backtest import BacktestResult
+from live.backtest_result import BacktestResult
 from models import evaluate
 from models.dataset import Dataset, Series
 from models.labels import VOID

@@ -11,15 +11,20 @@ import numpy as np
 import pytest
 from core_bench import SECOND_NS, instrument
 
-from live import backtest, replay
+from live import backtest, backtest_cli, replay
+from live.backtest_assumptions import sensitivity
+from live.backtest_result import BacktestResult
+from live.backtest_tape import Tape
 from live.core import commands as cmd
 from live.core import events as ev
 from live.core.config import EngineConfig, ModelParams, RiskConfig, SessionConfig
 from live.journal import Header, JournalWriter
 from live.pipeline import Row
-from live.simbroker import FillModel, SimBroker
+from live.simbroker import SimBroker
 from market.errors import ScalperError
 from market.fees import fee_nano
+from market.latency import Latency
+from market.matching import FillModel
 from market.recording import Recording
 from market.simulator import SimSpec, simulate_recording
 
@@ -39,7 +44,7 @@ def order(
 
 def broker(fill_model: FillModel = "queue", slippage_ticks: int = 0) -> SimBroker:
     made = SimBroker(
-        {"AAA": instrument()}, {"AAA": 50}, 100 * MS, response_latency_ns=20 * MS, fill_model=fill_model,
+        {"AAA": instrument()}, {"AAA": 50}, Latency(entry_ns=100 * MS, response_ns=20 * MS), fills=fill_model,
         slippage_ticks=slippage_ticks,
     )  # fmt: skip
     book(made, 0)
@@ -166,17 +171,17 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     return simulate_recording(tmp_path_factory.mktemp("bt") / "rec", specs, hours=0.12)[0]
 
 
-def run(recording: Recording, **changes: object) -> backtest.BacktestResult:
-    given = {"ensemble": Follower(), "model": MODEL, "latency_ns": 100 * MS, **changes}
+def run(recording: Recording, **changes: object) -> BacktestResult:
+    given = {"ensemble": Follower(), "model": MODEL, "latency": Latency(entry_ns=100 * MS), **changes}
     return backtest.run(recording, None, given.pop("config", CONFIG), **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def result(recording: Recording) -> backtest.BacktestResult:
+def result(recording: Recording) -> BacktestResult:
     return run(recording)
 
 
-def test_it_trades_and_its_money_adds_up(result: backtest.BacktestResult) -> None:
+def test_it_trades_and_its_money_adds_up(result: BacktestResult) -> None:
     assert result.watermark == "SIMULATED" and len(result.trips) > 5
     assert result.open_lots == {} and result.unrealised_nano == 0
     assert result.gross_nano == sum(t["gross_nano"] for t in result.trips)
@@ -188,15 +193,13 @@ def test_it_trades_and_its_money_adds_up(result: backtest.BacktestResult) -> Non
     assert json.loads(json.dumps(result.to_dict()))["orders"] == result.orders
 
 
-def test_equal_inputs_give_equal_orders(recording: Recording, result: backtest.BacktestResult) -> None:
+def test_equal_inputs_give_equal_orders(recording: Recording, result: BacktestResult) -> None:
     assert run(recording).to_dict() == result.to_dict()
-    slower = run(recording, latency_ns=500 * MS)
+    slower = run(recording, latency=Latency(entry_ns=500 * MS))
     assert slower.trips != result.trips
 
 
-def test_orders_do_not_depend_on_what_comes_after_them(
-    recording: Recording, result: backtest.BacktestResult
-) -> None:
+def test_orders_do_not_depend_on_what_comes_after_them(recording: Recording, result: BacktestResult) -> None:
     """Truncate and compare: a backtest of the first part equals the first part of the backtest."""
     cut_ns = result.from_ns + (result.to_ns - result.from_ns) * 2 // 3
     shorter = run(recording, to_ns=cut_ns)
@@ -211,9 +214,46 @@ def test_fill_models_bracket_each_other_over_the_same_scores(recording: Recordin
     assert first.other_fill_models["optimistic"].fills >= first.other_fill_models["pessimistic"].fills
 
 
-def test_warm_up_before_the_start_trades_nothing(
-    recording: Recording, result: backtest.BacktestResult
+def test_with_a_later_feed_everything_happens_later_and_on_older_news(
+    recording: Recording, result: BacktestResult
 ) -> None:
+    late = run(recording, latency=Latency(feed_ns=300 * MS, entry_ns=100 * MS))
+    assert (late.books, late.prints, late.scores) == (result.books, result.prints, result.scores)
+    assert late.open_lots == {} and len(late.trips) > 5
+    # What a book triggers is sent when the book is heard of: 300 ms later than it was.
+    assert late.trips[0]["entry_ns"] == result.trips[0]["entry_ns"] + 300 * MS
+    assert run(recording, latency=Latency(feed_ns=300 * MS, entry_ns=100 * MS)).to_dict() == late.to_dict()
+    shaken = run(recording, latency=Latency(feed_ns=300 * MS, entry_ns=100 * MS, jitter_ns=200 * MS))
+    assert shaken.order_list_hash and shaken.trips != late.trips
+    assert shaken.books == result.books and shaken.open_lots == {}
+
+
+def test_a_variant_is_what_a_run_of_its_own_gives(recording: Recording, result: BacktestResult) -> None:
+    varied = run(recording, vary=sensitivity)
+    assert set(varied.variants) == {
+        "queue probabilistic", "latency +100 ms", "latency +250 ms", "latency +500 ms"
+    }  # fmt: skip
+    alone = run(recording, latency=Latency(entry_ns=350 * MS))
+    assert varied.variants["latency +250 ms"].trips == alone.trips
+    assert varied.variants["latency +250 ms"].order_list_hash == alone.order_list_hash
+    assert varied.order_list_hash == result.order_list_hash and varied.trips == result.trips
+    assert json.loads(json.dumps(varied.to_dict()))["variants"]["latency +250 ms"]["trips"] == len(
+        alone.trips
+    )
+
+
+def test_the_printed_table_puts_the_fill_models_side_by_side(recording: Recording) -> None:
+    first = run(recording, fill_models=("queue", "pessimistic", "optimistic"), vary=sensitivity)
+    text = backtest_cli.lines(first)
+    assert text[1].split("fills: ")[1:] == ["pessimistic        ", "queue   ", "optimistic"]
+    (net,) = [line.split()[2:] for line in text if line.startswith("net")]
+    assert net == [
+        f"{first.by_fill_model[name].net_nano / 1e9:+.2f}" for name in ("pessimistic", "queue", "optimistic")
+    ]
+    assert sum("latency +" in line for line in text) == 3
+
+
+def test_warm_up_before_the_start_trades_nothing(recording: Recording, result: BacktestResult) -> None:
     start_ns = result.from_ns + 240 * SECOND_NS
     warmed = run(recording, from_ns=start_ns, warmup_ns=200 * SECOND_NS)
     cold = run(recording, from_ns=start_ns)
@@ -229,7 +269,7 @@ def test_max_orders_ends_the_run_early_and_flat(recording: Recording) -> None:
     assert few.truncated and few.orders <= 12 and few.open_lots == {}
 
 
-def test_higher_fees_never_help(recording: Recording, result: backtest.BacktestResult) -> None:
+def test_higher_fees_never_help(recording: Recording, result: BacktestResult) -> None:
     dear = run(recording, config=replace(CONFIG, fee_ppm={"SIMP": 3_000, "SIMA": 3_000}))
     assert dear.orders == 0 and result.orders > 0  # no edge is left after 30 bps a side
 
@@ -240,9 +280,9 @@ def test_a_part_without_data_is_one_clear_error(recording: Recording) -> None:
 
 
 def test_a_backtest_replays_from_its_journal_to_the_same_orders(
-    recording: Recording, result: backtest.BacktestResult, tmp_path: Path
+    recording: Recording, result: BacktestResult, tmp_path: Path
 ) -> None:
-    def journal(tape: backtest.Tape) -> JournalWriter:
+    def journal(tape: Tape) -> JournalWriter:
         header = Header("bt", backtest.BACKTEST_KEY, CONFIG, tape.instruments, MODEL, "SIMULATED")
         return JournalWriter(tmp_path, header)
 

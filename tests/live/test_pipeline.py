@@ -12,7 +12,7 @@ from core_bench import KEY
 
 from features.batch import compute
 from features.schema import usable
-from live.backtest import book_event
+from live.backtest_tape import book_event
 from live.core import events as ev
 from live.pipeline import Row, SignalPipeline
 from market import stream

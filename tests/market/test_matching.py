@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from market.matching import UNKNOWN_AHEAD, Matching
@@ -135,11 +137,63 @@ def test_no_book_no_fills() -> None:
     assert m.open_orders[0].ahead_lots == UNKNOWN_AHEAD
 
 
-def test_optimistic_queue_is_first_in_line(matching: Matching) -> None:
-    m = Matching(SHARE, 50, queue="optimistic")
-    m.on_book((100, 99), (5, 7), (102, 103), (3, 4), 0)
-    m.submit("a", BUY, 1, 100, "day", 1)
-    assert got(m.on_trade(100, 1, SELL, 2)) == [(100, 1)]
+def behind_ten(fills: Any = "queue", queue: Any = "risk_averse", power: int = 2) -> Matching:
+    """Our buy of 4 lots at 100 behind 10 others; then 10 more came: the market of docs/matching.md."""
+    m = Matching(SHARE, 50, fills=fills, queue=queue, queue_power=power)
+    m.on_book((100, 99), (10, 7), (102, 103), (3, 4), 0)
+    m.submit("a", BUY, 4, 100, "day", 1)
+    m.on_book((100, 99), (20, 7), (102, 103), (3, 4), 2)
+    return m
+
+
+def thinned(m: Matching) -> int:
+    """4 lots are printed at our price and 6 cancelled: the lots that are ahead of us then."""
+    m.on_trade(100, 4, SELL, 3)
+    m.on_book((100, 99), (10, 7), (102, 103), (3, 4), 4)
+    return m.open_orders[0].ahead_lots
+
+
+def test_a_risk_averse_queue_takes_cancellations_to_be_behind_us() -> None:
+    m = behind_ten()
+    assert thinned(m) == 6
+    assert got(m.on_trade(100, 7, SELL, 5)) == [(100, 1)]
+
+
+@pytest.mark.parametrize(("power", "ahead", "filled"), [(1, 4, 3), (2, 5, 2), (8, 6, 1)])
+def test_a_probabilistic_queue_shares_them_out(power: int, ahead: int, filled: int) -> None:
+    """6 ahead and 10 behind lose 6 lots: 6 * 6**n / (6**n + 10**n) of them in front, which leaves 3.75, 4.41
+    and 5.9."""
+    m = behind_ten(queue="probabilistic", power=power)
+    assert thinned(m) == ahead
+    assert got(m.on_trade(100, 7, SELL, 5)) == [(100, filled)]
+
+
+def test_small_cancellations_add_up() -> None:
+    m = behind_ten(queue="probabilistic", power=1)
+    for size in range(19, 9, -1):
+        m.on_book((100, 99), (size, 7), (102, 103), (3, 4), 3)
+    assert m.open_orders[0].ahead_lots == 5
+
+
+def test_prints_are_not_counted_as_cancellations_too() -> None:
+    m = behind_ten(queue="probabilistic")
+    m.on_trade(100, 6, SELL, 3)
+    m.on_book((100, 99), (14, 7), (102, 103), (3, 4), 4)
+    assert m.open_orders[0].ahead_lots == 4
+
+
+def test_pessimistic_fills_only_through_or_across() -> None:
+    m = behind_ten("pessimistic")
+    assert m.on_trade(100, 500, SELL, 3) == []
+    assert got(m.on_trade(99, 1, SELL, 4)) == [(100, 1)]
+    assert got(m.on_book((98,), (7,), (100, 101), (2, 9), 5)) == [(100, 2)]
+
+
+def test_optimistic_is_first_in_line() -> None:
+    m = behind_ten("optimistic")
+    assert m.open_orders[0].ahead_lots == 0
+    assert got(m.on_trade(100, 3, SELL, 3)) == [(100, 3)]
+    assert m.on_trade(100, 3, BUY, 4) == []
 
 
 @pytest.mark.parametrize(
@@ -156,6 +210,14 @@ def test_an_id_works_once_at_a_time(matching: Matching) -> None:
         matching.submit("a", BUY, 1, 99, "day", 2)
 
 
-def test_unknown_queue_model_is_named() -> None:
-    with pytest.raises(ValueError, match="risk_averse, optimistic"):
-        Matching(SHARE, 50, queue="hopeful")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ({"queue": "hopeful"}, "risk_averse, probabilistic"),
+        ({"fills": "hopeful"}, "pessimistic, queue, optimistic"),
+        ({"queue_power": 0}, "1 to 8"),
+    ],
+)
+def test_an_unknown_model_is_named(named: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Matching(SHARE, 50, **named)
