@@ -257,6 +257,81 @@ class PortfolioSubscriptionStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrap
     PORTFOLIO_SUBSCRIPTION_STATUS_SUCCESS: _ClassVar[PortfolioSubscriptionStatus]
     PORTFOLIO_SUBSCRIPTION_STATUS_ACCOUNT_NOT_FOUND: _ClassVar[PortfolioSubscriptionStatus]
     PORTFOLIO_SUBSCRIPTION_STATUS_INTERNAL_ERROR: _ClassVar[PortfolioSubscriptionStatus]
+
+class OperationState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPERATION_STATE_UNSPECIFIED: _ClassVar[OperationState]
+    OPERATION_STATE_EXECUTED: _ClassVar[OperationState]
+    OPERATION_STATE_CANCELED: _ClassVar[OperationState]
+    OPERATION_STATE_PROGRESS: _ClassVar[OperationState]
+
+class OperationType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPERATION_TYPE_UNSPECIFIED: _ClassVar[OperationType]
+    OPERATION_TYPE_INPUT: _ClassVar[OperationType]
+    OPERATION_TYPE_OVERNIGHT: _ClassVar[OperationType]
+    OPERATION_TYPE_OUTPUT: _ClassVar[OperationType]
+    OPERATION_TYPE_SERVICE_FEE: _ClassVar[OperationType]
+    OPERATION_TYPE_MARGIN_FEE: _ClassVar[OperationType]
+    OPERATION_TYPE_BUY: _ClassVar[OperationType]
+    OPERATION_TYPE_SELL_MARGIN: _ClassVar[OperationType]
+    OPERATION_TYPE_BROKER_FEE: _ClassVar[OperationType]
+    OPERATION_TYPE_BUY_MARGIN: _ClassVar[OperationType]
+    OPERATION_TYPE_SELL: _ClassVar[OperationType]
+    OPERATION_TYPE_ACCRUING_VARMARGIN: _ClassVar[OperationType]
+    OPERATION_TYPE_WRITING_OFF_VARMARGIN: _ClassVar[OperationType]
+
+class StopOrderDirection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STOP_ORDER_DIRECTION_UNSPECIFIED: _ClassVar[StopOrderDirection]
+    STOP_ORDER_DIRECTION_BUY: _ClassVar[StopOrderDirection]
+    STOP_ORDER_DIRECTION_SELL: _ClassVar[StopOrderDirection]
+
+class StopOrderExpirationType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STOP_ORDER_EXPIRATION_TYPE_UNSPECIFIED: _ClassVar[StopOrderExpirationType]
+    STOP_ORDER_EXPIRATION_TYPE_GOOD_TILL_CANCEL: _ClassVar[StopOrderExpirationType]
+    STOP_ORDER_EXPIRATION_TYPE_GOOD_TILL_DATE: _ClassVar[StopOrderExpirationType]
+
+class StopOrderType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STOP_ORDER_TYPE_UNSPECIFIED: _ClassVar[StopOrderType]
+    STOP_ORDER_TYPE_TAKE_PROFIT: _ClassVar[StopOrderType]
+    STOP_ORDER_TYPE_STOP_LOSS: _ClassVar[StopOrderType]
+    STOP_ORDER_TYPE_STOP_LIMIT: _ClassVar[StopOrderType]
+
+class StopOrderStatusOption(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STOP_ORDER_STATUS_UNSPECIFIED: _ClassVar[StopOrderStatusOption]
+    STOP_ORDER_STATUS_ALL: _ClassVar[StopOrderStatusOption]
+    STOP_ORDER_STATUS_ACTIVE: _ClassVar[StopOrderStatusOption]
+    STOP_ORDER_STATUS_EXECUTED: _ClassVar[StopOrderStatusOption]
+    STOP_ORDER_STATUS_CANCELED: _ClassVar[StopOrderStatusOption]
+    STOP_ORDER_STATUS_EXPIRED: _ClassVar[StopOrderStatusOption]
+
+class ExchangeOrderType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXCHANGE_ORDER_TYPE_UNSPECIFIED: _ClassVar[ExchangeOrderType]
+    EXCHANGE_ORDER_TYPE_MARKET: _ClassVar[ExchangeOrderType]
+    EXCHANGE_ORDER_TYPE_LIMIT: _ClassVar[ExchangeOrderType]
+
+class TakeProfitType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TAKE_PROFIT_TYPE_UNSPECIFIED: _ClassVar[TakeProfitType]
+    TAKE_PROFIT_TYPE_REGULAR: _ClassVar[TakeProfitType]
+    TAKE_PROFIT_TYPE_TRAILING: _ClassVar[TakeProfitType]
+
+class TrailingValueType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRAILING_VALUE_UNSPECIFIED: _ClassVar[TrailingValueType]
+    TRAILING_VALUE_ABSOLUTE: _ClassVar[TrailingValueType]
+    TRAILING_VALUE_RELATIVE: _ClassVar[TrailingValueType]
+
+class TrailingStopStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRAILING_STOP_UNSPECIFIED: _ClassVar[TrailingStopStatus]
+    TRAILING_STOP_ACTIVE: _ClassVar[TrailingStopStatus]
+    TRAILING_STOP_ACTIVATED: _ClassVar[TrailingStopStatus]
 SECURITY_TRADING_STATUS_UNSPECIFIED: SecurityTradingStatus
 SECURITY_TRADING_STATUS_NOT_AVAILABLE_FOR_TRADING: SecurityTradingStatus
 SECURITY_TRADING_STATUS_OPENING_PERIOD: SecurityTradingStatus
@@ -421,6 +496,51 @@ PORTFOLIO_SUBSCRIPTION_STATUS_UNSPECIFIED: PortfolioSubscriptionStatus
 PORTFOLIO_SUBSCRIPTION_STATUS_SUCCESS: PortfolioSubscriptionStatus
 PORTFOLIO_SUBSCRIPTION_STATUS_ACCOUNT_NOT_FOUND: PortfolioSubscriptionStatus
 PORTFOLIO_SUBSCRIPTION_STATUS_INTERNAL_ERROR: PortfolioSubscriptionStatus
+OPERATION_STATE_UNSPECIFIED: OperationState
+OPERATION_STATE_EXECUTED: OperationState
+OPERATION_STATE_CANCELED: OperationState
+OPERATION_STATE_PROGRESS: OperationState
+OPERATION_TYPE_UNSPECIFIED: OperationType
+OPERATION_TYPE_INPUT: OperationType
+OPERATION_TYPE_OVERNIGHT: OperationType
+OPERATION_TYPE_OUTPUT: OperationType
+OPERATION_TYPE_SERVICE_FEE: OperationType
+OPERATION_TYPE_MARGIN_FEE: OperationType
+OPERATION_TYPE_BUY: OperationType
+OPERATION_TYPE_SELL_MARGIN: OperationType
+OPERATION_TYPE_BROKER_FEE: OperationType
+OPERATION_TYPE_BUY_MARGIN: OperationType
+OPERATION_TYPE_SELL: OperationType
+OPERATION_TYPE_ACCRUING_VARMARGIN: OperationType
+OPERATION_TYPE_WRITING_OFF_VARMARGIN: OperationType
+STOP_ORDER_DIRECTION_UNSPECIFIED: StopOrderDirection
+STOP_ORDER_DIRECTION_BUY: StopOrderDirection
+STOP_ORDER_DIRECTION_SELL: StopOrderDirection
+STOP_ORDER_EXPIRATION_TYPE_UNSPECIFIED: StopOrderExpirationType
+STOP_ORDER_EXPIRATION_TYPE_GOOD_TILL_CANCEL: StopOrderExpirationType
+STOP_ORDER_EXPIRATION_TYPE_GOOD_TILL_DATE: StopOrderExpirationType
+STOP_ORDER_TYPE_UNSPECIFIED: StopOrderType
+STOP_ORDER_TYPE_TAKE_PROFIT: StopOrderType
+STOP_ORDER_TYPE_STOP_LOSS: StopOrderType
+STOP_ORDER_TYPE_STOP_LIMIT: StopOrderType
+STOP_ORDER_STATUS_UNSPECIFIED: StopOrderStatusOption
+STOP_ORDER_STATUS_ALL: StopOrderStatusOption
+STOP_ORDER_STATUS_ACTIVE: StopOrderStatusOption
+STOP_ORDER_STATUS_EXECUTED: StopOrderStatusOption
+STOP_ORDER_STATUS_CANCELED: StopOrderStatusOption
+STOP_ORDER_STATUS_EXPIRED: StopOrderStatusOption
+EXCHANGE_ORDER_TYPE_UNSPECIFIED: ExchangeOrderType
+EXCHANGE_ORDER_TYPE_MARKET: ExchangeOrderType
+EXCHANGE_ORDER_TYPE_LIMIT: ExchangeOrderType
+TAKE_PROFIT_TYPE_UNSPECIFIED: TakeProfitType
+TAKE_PROFIT_TYPE_REGULAR: TakeProfitType
+TAKE_PROFIT_TYPE_TRAILING: TakeProfitType
+TRAILING_VALUE_UNSPECIFIED: TrailingValueType
+TRAILING_VALUE_ABSOLUTE: TrailingValueType
+TRAILING_VALUE_RELATIVE: TrailingValueType
+TRAILING_STOP_UNSPECIFIED: TrailingStopStatus
+TRAILING_STOP_ACTIVE: TrailingStopStatus
+TRAILING_STOP_ACTIVATED: TrailingStopStatus
 
 class Quotation(_message.Message):
     __slots__ = ("units", "nano")
@@ -1921,8 +2041,9 @@ class OrderStage(_message.Message):
     def __init__(self, price: _Optional[_Union[MoneyValue, _Mapping]] = ..., quantity: _Optional[int] = ..., trade_id: _Optional[str] = ..., execution_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ReplaceOrderRequest(_message.Message):
-    __slots__ = ("account_id", "order_id", "idempotency_key", "quantity", "price", "price_type", "confirm_margin_trade")
+    __slots__ = ("account_id", "order_id_type", "order_id", "idempotency_key", "quantity", "price", "price_type", "confirm_margin_trade")
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ID_TYPE_FIELD_NUMBER: _ClassVar[int]
     ORDER_ID_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     QUANTITY_FIELD_NUMBER: _ClassVar[int]
@@ -1930,13 +2051,14 @@ class ReplaceOrderRequest(_message.Message):
     PRICE_TYPE_FIELD_NUMBER: _ClassVar[int]
     CONFIRM_MARGIN_TRADE_FIELD_NUMBER: _ClassVar[int]
     account_id: str
+    order_id_type: OrderIdType
     order_id: str
     idempotency_key: str
     quantity: int
     price: Quotation
     price_type: PriceType
     confirm_margin_trade: bool
-    def __init__(self, account_id: _Optional[str] = ..., order_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., quantity: _Optional[int] = ..., price: _Optional[_Union[Quotation, _Mapping]] = ..., price_type: _Optional[_Union[PriceType, str]] = ..., confirm_margin_trade: _Optional[bool] = ...) -> None: ...
+    def __init__(self, account_id: _Optional[str] = ..., order_id_type: _Optional[_Union[OrderIdType, str]] = ..., order_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., quantity: _Optional[int] = ..., price: _Optional[_Union[Quotation, _Mapping]] = ..., price_type: _Optional[_Union[PriceType, str]] = ..., confirm_margin_trade: _Optional[bool] = ...) -> None: ...
 
 class GetMaxLotsRequest(_message.Message):
     __slots__ = ("account_id", "instrument_id", "price")
@@ -2516,3 +2638,380 @@ class AccountSubscriptionStatus(_message.Message):
     account_id: str
     subscription_status: PortfolioSubscriptionStatus
     def __init__(self, account_id: _Optional[str] = ..., subscription_status: _Optional[_Union[PortfolioSubscriptionStatus, str]] = ...) -> None: ...
+
+class OperationsRequest(_message.Message):
+    __slots__ = ("account_id", "to", "state", "figi")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FIGI_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    to: _timestamp_pb2.Timestamp
+    state: OperationState
+    figi: str
+    def __init__(self, account_id: _Optional[str] = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state: _Optional[_Union[OperationState, str]] = ..., figi: _Optional[str] = ..., **kwargs) -> None: ...
+
+class OperationsResponse(_message.Message):
+    __slots__ = ("operations",)
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    operations: _containers.RepeatedCompositeFieldContainer[Operation]
+    def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
+
+class Operation(_message.Message):
+    __slots__ = ("id", "parent_operation_id", "currency", "payment", "price", "state", "quantity", "quantity_rest", "figi", "instrument_type", "date", "type", "operation_type", "trades", "asset_uid", "position_uid", "instrument_uid", "child_operations")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_OPERATION_ID_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    PAYMENT_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_REST_FIELD_NUMBER: _ClassVar[int]
+    FIGI_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TRADES_FIELD_NUMBER: _ClassVar[int]
+    ASSET_UID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_UID_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_UID_FIELD_NUMBER: _ClassVar[int]
+    CHILD_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    parent_operation_id: str
+    currency: str
+    payment: MoneyValue
+    price: MoneyValue
+    state: OperationState
+    quantity: int
+    quantity_rest: int
+    figi: str
+    instrument_type: str
+    date: _timestamp_pb2.Timestamp
+    type: str
+    operation_type: OperationType
+    trades: _containers.RepeatedCompositeFieldContainer[OperationTrade]
+    asset_uid: str
+    position_uid: str
+    instrument_uid: str
+    child_operations: _containers.RepeatedCompositeFieldContainer[ChildOperationItem]
+    def __init__(self, id: _Optional[str] = ..., parent_operation_id: _Optional[str] = ..., currency: _Optional[str] = ..., payment: _Optional[_Union[MoneyValue, _Mapping]] = ..., price: _Optional[_Union[MoneyValue, _Mapping]] = ..., state: _Optional[_Union[OperationState, str]] = ..., quantity: _Optional[int] = ..., quantity_rest: _Optional[int] = ..., figi: _Optional[str] = ..., instrument_type: _Optional[str] = ..., date: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[str] = ..., operation_type: _Optional[_Union[OperationType, str]] = ..., trades: _Optional[_Iterable[_Union[OperationTrade, _Mapping]]] = ..., asset_uid: _Optional[str] = ..., position_uid: _Optional[str] = ..., instrument_uid: _Optional[str] = ..., child_operations: _Optional[_Iterable[_Union[ChildOperationItem, _Mapping]]] = ...) -> None: ...
+
+class OperationTrade(_message.Message):
+    __slots__ = ("trade_id", "date_time", "quantity", "price")
+    TRADE_ID_FIELD_NUMBER: _ClassVar[int]
+    DATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    trade_id: str
+    date_time: _timestamp_pb2.Timestamp
+    quantity: int
+    price: MoneyValue
+    def __init__(self, trade_id: _Optional[str] = ..., date_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., quantity: _Optional[int] = ..., price: _Optional[_Union[MoneyValue, _Mapping]] = ...) -> None: ...
+
+class ChildOperationItem(_message.Message):
+    __slots__ = ("instrument_uid", "payment")
+    INSTRUMENT_UID_FIELD_NUMBER: _ClassVar[int]
+    PAYMENT_FIELD_NUMBER: _ClassVar[int]
+    instrument_uid: str
+    payment: MoneyValue
+    def __init__(self, instrument_uid: _Optional[str] = ..., payment: _Optional[_Union[MoneyValue, _Mapping]] = ...) -> None: ...
+
+class GetOperationsByCursorRequest(_message.Message):
+    __slots__ = ("account_id", "instrument_id", "to", "cursor", "limit", "operation_types", "state", "without_commissions", "without_trades", "without_overnights")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_TYPES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_COMMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_TRADES_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_OVERNIGHTS_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    instrument_id: str
+    to: _timestamp_pb2.Timestamp
+    cursor: str
+    limit: int
+    operation_types: _containers.RepeatedScalarFieldContainer[OperationType]
+    state: OperationState
+    without_commissions: bool
+    without_trades: bool
+    without_overnights: bool
+    def __init__(self, account_id: _Optional[str] = ..., instrument_id: _Optional[str] = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ..., operation_types: _Optional[_Iterable[_Union[OperationType, str]]] = ..., state: _Optional[_Union[OperationState, str]] = ..., without_commissions: _Optional[bool] = ..., without_trades: _Optional[bool] = ..., without_overnights: _Optional[bool] = ..., **kwargs) -> None: ...
+
+class GetOperationsByCursorResponse(_message.Message):
+    __slots__ = ("has_next", "next_cursor", "items")
+    HAS_NEXT_FIELD_NUMBER: _ClassVar[int]
+    NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    has_next: bool
+    next_cursor: str
+    items: _containers.RepeatedCompositeFieldContainer[OperationItem]
+    def __init__(self, has_next: _Optional[bool] = ..., next_cursor: _Optional[str] = ..., items: _Optional[_Iterable[_Union[OperationItem, _Mapping]]] = ...) -> None: ...
+
+class OperationItem(_message.Message):
+    __slots__ = ("cursor", "broker_account_id", "id", "parent_operation_id", "name", "date", "type", "description", "state", "instrument_uid", "figi", "instrument_type", "instrument_kind", "position_uid", "payment", "price", "commission", "yield_relative", "accrued_int", "quantity", "quantity_rest", "quantity_done", "cancel_date_time", "cancel_reason", "trades_info", "asset_uid", "child_operations")
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    BROKER_ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_OPERATION_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_UID_FIELD_NUMBER: _ClassVar[int]
+    FIGI_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_KIND_FIELD_NUMBER: _ClassVar[int]
+    POSITION_UID_FIELD_NUMBER: _ClassVar[int]
+    PAYMENT_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    COMMISSION_FIELD_NUMBER: _ClassVar[int]
+    YIELD_FIELD_NUMBER: _ClassVar[int]
+    YIELD_RELATIVE_FIELD_NUMBER: _ClassVar[int]
+    ACCRUED_INT_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_REST_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_DONE_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_DATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
+    TRADES_INFO_FIELD_NUMBER: _ClassVar[int]
+    ASSET_UID_FIELD_NUMBER: _ClassVar[int]
+    CHILD_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    cursor: str
+    broker_account_id: str
+    id: str
+    parent_operation_id: str
+    name: str
+    date: _timestamp_pb2.Timestamp
+    type: OperationType
+    description: str
+    state: OperationState
+    instrument_uid: str
+    figi: str
+    instrument_type: str
+    instrument_kind: InstrumentType
+    position_uid: str
+    payment: MoneyValue
+    price: MoneyValue
+    commission: MoneyValue
+    yield_relative: Quotation
+    accrued_int: MoneyValue
+    quantity: int
+    quantity_rest: int
+    quantity_done: int
+    cancel_date_time: _timestamp_pb2.Timestamp
+    cancel_reason: str
+    trades_info: OperationItemTrades
+    asset_uid: str
+    child_operations: _containers.RepeatedCompositeFieldContainer[ChildOperationItem]
+    def __init__(self, cursor: _Optional[str] = ..., broker_account_id: _Optional[str] = ..., id: _Optional[str] = ..., parent_operation_id: _Optional[str] = ..., name: _Optional[str] = ..., date: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[_Union[OperationType, str]] = ..., description: _Optional[str] = ..., state: _Optional[_Union[OperationState, str]] = ..., instrument_uid: _Optional[str] = ..., figi: _Optional[str] = ..., instrument_type: _Optional[str] = ..., instrument_kind: _Optional[_Union[InstrumentType, str]] = ..., position_uid: _Optional[str] = ..., payment: _Optional[_Union[MoneyValue, _Mapping]] = ..., price: _Optional[_Union[MoneyValue, _Mapping]] = ..., commission: _Optional[_Union[MoneyValue, _Mapping]] = ..., yield_relative: _Optional[_Union[Quotation, _Mapping]] = ..., accrued_int: _Optional[_Union[MoneyValue, _Mapping]] = ..., quantity: _Optional[int] = ..., quantity_rest: _Optional[int] = ..., quantity_done: _Optional[int] = ..., cancel_date_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancel_reason: _Optional[str] = ..., trades_info: _Optional[_Union[OperationItemTrades, _Mapping]] = ..., asset_uid: _Optional[str] = ..., child_operations: _Optional[_Iterable[_Union[ChildOperationItem, _Mapping]]] = ..., **kwargs) -> None: ...
+
+class OperationItemTrades(_message.Message):
+    __slots__ = ("trades",)
+    TRADES_FIELD_NUMBER: _ClassVar[int]
+    trades: _containers.RepeatedCompositeFieldContainer[OperationItemTrade]
+    def __init__(self, trades: _Optional[_Iterable[_Union[OperationItemTrade, _Mapping]]] = ...) -> None: ...
+
+class OperationItemTrade(_message.Message):
+    __slots__ = ("num", "date", "quantity", "price", "yield_relative")
+    NUM_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    YIELD_FIELD_NUMBER: _ClassVar[int]
+    YIELD_RELATIVE_FIELD_NUMBER: _ClassVar[int]
+    num: str
+    date: _timestamp_pb2.Timestamp
+    quantity: int
+    price: MoneyValue
+    yield_relative: Quotation
+    def __init__(self, num: _Optional[str] = ..., date: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., quantity: _Optional[int] = ..., price: _Optional[_Union[MoneyValue, _Mapping]] = ..., yield_relative: _Optional[_Union[Quotation, _Mapping]] = ..., **kwargs) -> None: ...
+
+class PostStopOrderRequest(_message.Message):
+    __slots__ = ("figi", "quantity", "price", "stop_price", "direction", "account_id", "expiration_type", "stop_order_type", "expire_date", "instrument_id", "exchange_order_type", "take_profit_type", "trailing_data", "price_type", "order_id", "confirm_margin_trade")
+    class TrailingData(_message.Message):
+        __slots__ = ("indent", "indent_type", "spread", "spread_type")
+        INDENT_FIELD_NUMBER: _ClassVar[int]
+        INDENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+        SPREAD_FIELD_NUMBER: _ClassVar[int]
+        SPREAD_TYPE_FIELD_NUMBER: _ClassVar[int]
+        indent: Quotation
+        indent_type: TrailingValueType
+        spread: Quotation
+        spread_type: TrailingValueType
+        def __init__(self, indent: _Optional[_Union[Quotation, _Mapping]] = ..., indent_type: _Optional[_Union[TrailingValueType, str]] = ..., spread: _Optional[_Union[Quotation, _Mapping]] = ..., spread_type: _Optional[_Union[TrailingValueType, str]] = ...) -> None: ...
+    FIGI_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    STOP_PRICE_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRATION_TYPE_FIELD_NUMBER: _ClassVar[int]
+    STOP_ORDER_TYPE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_DATE_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_ORDER_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TAKE_PROFIT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TRAILING_DATA_FIELD_NUMBER: _ClassVar[int]
+    PRICE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_MARGIN_TRADE_FIELD_NUMBER: _ClassVar[int]
+    figi: str
+    quantity: int
+    price: Quotation
+    stop_price: Quotation
+    direction: StopOrderDirection
+    account_id: str
+    expiration_type: StopOrderExpirationType
+    stop_order_type: StopOrderType
+    expire_date: _timestamp_pb2.Timestamp
+    instrument_id: str
+    exchange_order_type: ExchangeOrderType
+    take_profit_type: TakeProfitType
+    trailing_data: PostStopOrderRequest.TrailingData
+    price_type: PriceType
+    order_id: str
+    confirm_margin_trade: bool
+    def __init__(self, figi: _Optional[str] = ..., quantity: _Optional[int] = ..., price: _Optional[_Union[Quotation, _Mapping]] = ..., stop_price: _Optional[_Union[Quotation, _Mapping]] = ..., direction: _Optional[_Union[StopOrderDirection, str]] = ..., account_id: _Optional[str] = ..., expiration_type: _Optional[_Union[StopOrderExpirationType, str]] = ..., stop_order_type: _Optional[_Union[StopOrderType, str]] = ..., expire_date: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., instrument_id: _Optional[str] = ..., exchange_order_type: _Optional[_Union[ExchangeOrderType, str]] = ..., take_profit_type: _Optional[_Union[TakeProfitType, str]] = ..., trailing_data: _Optional[_Union[PostStopOrderRequest.TrailingData, _Mapping]] = ..., price_type: _Optional[_Union[PriceType, str]] = ..., order_id: _Optional[str] = ..., confirm_margin_trade: _Optional[bool] = ...) -> None: ...
+
+class PostStopOrderResponse(_message.Message):
+    __slots__ = ("stop_order_id", "order_request_id", "response_metadata")
+    STOP_ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    ORDER_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    stop_order_id: str
+    order_request_id: str
+    response_metadata: ResponseMetadata
+    def __init__(self, stop_order_id: _Optional[str] = ..., order_request_id: _Optional[str] = ..., response_metadata: _Optional[_Union[ResponseMetadata, _Mapping]] = ...) -> None: ...
+
+class GetStopOrdersRequest(_message.Message):
+    __slots__ = ("account_id", "status", "to")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    status: StopOrderStatusOption
+    to: _timestamp_pb2.Timestamp
+    def __init__(self, account_id: _Optional[str] = ..., status: _Optional[_Union[StopOrderStatusOption, str]] = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., **kwargs) -> None: ...
+
+class GetStopOrdersResponse(_message.Message):
+    __slots__ = ("stop_orders",)
+    STOP_ORDERS_FIELD_NUMBER: _ClassVar[int]
+    stop_orders: _containers.RepeatedCompositeFieldContainer[StopOrder]
+    def __init__(self, stop_orders: _Optional[_Iterable[_Union[StopOrder, _Mapping]]] = ...) -> None: ...
+
+class CancelStopOrderRequest(_message.Message):
+    __slots__ = ("account_id", "stop_order_id")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    STOP_ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    stop_order_id: str
+    def __init__(self, account_id: _Optional[str] = ..., stop_order_id: _Optional[str] = ...) -> None: ...
+
+class CancelStopOrderResponse(_message.Message):
+    __slots__ = ("time",)
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class StopOrder(_message.Message):
+    __slots__ = ("stop_order_id", "lots_requested", "figi", "direction", "currency", "order_type", "create_date", "activation_date_time", "expiration_time", "price", "stop_price", "instrument_uid", "take_profit_type", "trailing_data", "status", "exchange_order_type", "exchange_order_id", "ticker", "class_code")
+    class TrailingData(_message.Message):
+        __slots__ = ("indent", "indent_type", "spread", "spread_type", "status", "price", "extr")
+        INDENT_FIELD_NUMBER: _ClassVar[int]
+        INDENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+        SPREAD_FIELD_NUMBER: _ClassVar[int]
+        SPREAD_TYPE_FIELD_NUMBER: _ClassVar[int]
+        STATUS_FIELD_NUMBER: _ClassVar[int]
+        PRICE_FIELD_NUMBER: _ClassVar[int]
+        EXTR_FIELD_NUMBER: _ClassVar[int]
+        indent: Quotation
+        indent_type: TrailingValueType
+        spread: Quotation
+        spread_type: TrailingValueType
+        status: TrailingStopStatus
+        price: Quotation
+        extr: Quotation
+        def __init__(self, indent: _Optional[_Union[Quotation, _Mapping]] = ..., indent_type: _Optional[_Union[TrailingValueType, str]] = ..., spread: _Optional[_Union[Quotation, _Mapping]] = ..., spread_type: _Optional[_Union[TrailingValueType, str]] = ..., status: _Optional[_Union[TrailingStopStatus, str]] = ..., price: _Optional[_Union[Quotation, _Mapping]] = ..., extr: _Optional[_Union[Quotation, _Mapping]] = ...) -> None: ...
+    STOP_ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    LOTS_REQUESTED_FIELD_NUMBER: _ClassVar[int]
+    FIGI_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    ORDER_TYPE_FIELD_NUMBER: _ClassVar[int]
+    CREATE_DATE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_DATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRATION_TIME_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    STOP_PRICE_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_UID_FIELD_NUMBER: _ClassVar[int]
+    TAKE_PROFIT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TRAILING_DATA_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_ORDER_TYPE_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    TICKER_FIELD_NUMBER: _ClassVar[int]
+    CLASS_CODE_FIELD_NUMBER: _ClassVar[int]
+    stop_order_id: str
+    lots_requested: int
+    figi: str
+    direction: StopOrderDirection
+    currency: str
+    order_type: StopOrderType
+    create_date: _timestamp_pb2.Timestamp
+    activation_date_time: _timestamp_pb2.Timestamp
+    expiration_time: _timestamp_pb2.Timestamp
+    price: MoneyValue
+    stop_price: MoneyValue
+    instrument_uid: str
+    take_profit_type: TakeProfitType
+    trailing_data: StopOrder.TrailingData
+    status: StopOrderStatusOption
+    exchange_order_type: ExchangeOrderType
+    exchange_order_id: str
+    ticker: str
+    class_code: str
+    def __init__(self, stop_order_id: _Optional[str] = ..., lots_requested: _Optional[int] = ..., figi: _Optional[str] = ..., direction: _Optional[_Union[StopOrderDirection, str]] = ..., currency: _Optional[str] = ..., order_type: _Optional[_Union[StopOrderType, str]] = ..., create_date: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activation_date_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expiration_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., price: _Optional[_Union[MoneyValue, _Mapping]] = ..., stop_price: _Optional[_Union[MoneyValue, _Mapping]] = ..., instrument_uid: _Optional[str] = ..., take_profit_type: _Optional[_Union[TakeProfitType, str]] = ..., trailing_data: _Optional[_Union[StopOrder.TrailingData, _Mapping]] = ..., status: _Optional[_Union[StopOrderStatusOption, str]] = ..., exchange_order_type: _Optional[_Union[ExchangeOrderType, str]] = ..., exchange_order_id: _Optional[str] = ..., ticker: _Optional[str] = ..., class_code: _Optional[str] = ...) -> None: ...
+
+class OpenSandboxAccountRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class OpenSandboxAccountResponse(_message.Message):
+    __slots__ = ("account_id",)
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    def __init__(self, account_id: _Optional[str] = ...) -> None: ...
+
+class CloseSandboxAccountRequest(_message.Message):
+    __slots__ = ("account_id",)
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    def __init__(self, account_id: _Optional[str] = ...) -> None: ...
+
+class CloseSandboxAccountResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SandboxPayInRequest(_message.Message):
+    __slots__ = ("account_id", "amount")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    amount: MoneyValue
+    def __init__(self, account_id: _Optional[str] = ..., amount: _Optional[_Union[MoneyValue, _Mapping]] = ...) -> None: ...
+
+class SandboxPayInResponse(_message.Message):
+    __slots__ = ("balance",)
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    balance: MoneyValue
+    def __init__(self, balance: _Optional[_Union[MoneyValue, _Mapping]] = ...) -> None: ...

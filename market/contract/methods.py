@@ -85,6 +85,10 @@ def _methods() -> Iterator[Method]:
         stream, "OrderStateStream", pb.OrderStateStreamRequest, pb.OrderStateStreamResponse, "server_stream"
     )
     operations = "OperationsService"
+    yield Method(operations, "GetOperations", pb.OperationsRequest, pb.OperationsResponse)
+    yield Method(
+        operations, "GetOperationsByCursor", pb.GetOperationsByCursorRequest, pb.GetOperationsByCursorResponse
+    )
     yield Method(operations, "GetPositions", pb.PositionsRequest, pb.PositionsResponse)
     yield Method(operations, "GetPortfolio", pb.PortfolioRequest, pb.PortfolioResponse)
     yield Method(operations, "GetWithdrawLimits", pb.WithdrawLimitsRequest, pb.WithdrawLimitsResponse)
@@ -95,9 +99,49 @@ def _methods() -> Iterator[Method]:
     yield Method(
         stream, "PositionsStream", pb.PositionsStreamRequest, pb.PositionsStreamResponse, "server_stream"
     )
+    stop = "StopOrdersService"
+    yield Method(stop, "PostStopOrder", pb.PostStopOrderRequest, pb.PostStopOrderResponse)
+    yield Method(stop, "GetStopOrders", pb.GetStopOrdersRequest, pb.GetStopOrdersResponse)
+    yield Method(stop, "CancelStopOrder", pb.CancelStopOrderRequest, pb.CancelStopOrderResponse)
+    sandbox = "SandboxService"
+    yield Method(sandbox, "OpenSandboxAccount", pb.OpenSandboxAccountRequest, pb.OpenSandboxAccountResponse)
+    yield Method(
+        sandbox, "CloseSandboxAccount", pb.CloseSandboxAccountRequest, pb.CloseSandboxAccountResponse
+    )
+    yield Method(sandbox, "SandboxPayIn", pb.SandboxPayInRequest, pb.SandboxPayInResponse)
 
 
-METHODS: dict[str, Method] = {m.key: m for m in _methods()}
+SANDBOX_NAMES: dict[str, str] = {
+    "SandboxService/GetSandboxAccounts": "UsersService/GetAccounts",
+    "SandboxService/PostSandboxOrder": "OrdersService/PostOrder",
+    "SandboxService/PostSandboxOrderAsync": "OrdersService/PostOrderAsync",
+    "SandboxService/ReplaceSandboxOrder": "OrdersService/ReplaceOrder",
+    "SandboxService/GetSandboxOrders": "OrdersService/GetOrders",
+    "SandboxService/CancelSandboxOrder": "OrdersService/CancelOrder",
+    "SandboxService/GetSandboxOrderState": "OrdersService/GetOrderState",
+    "SandboxService/GetSandboxOrderPrice": "OrdersService/GetOrderPrice",
+    "SandboxService/GetSandboxMaxLots": "OrdersService/GetMaxLots",
+    "SandboxService/GetSandboxPositions": "OperationsService/GetPositions",
+    "SandboxService/GetSandboxPortfolio": "OperationsService/GetPortfolio",
+    "SandboxService/GetSandboxOperations": "OperationsService/GetOperations",
+    "SandboxService/GetSandboxOperationsByCursor": "OperationsService/GetOperationsByCursor",
+    "SandboxService/GetSandboxWithdrawLimits": "OperationsService/GetWithdrawLimits",
+    "SandboxService/PostSandboxStopOrder": "StopOrdersService/PostStopOrder",
+    "SandboxService/GetSandboxStopOrders": "StopOrdersService/GetStopOrders",
+    "SandboxService/CancelSandboxStopOrder": "StopOrdersService/CancelStopOrder",
+}
+"""A sandbox method -> the ordinary method whose messages and meaning it has."""
+
+
+def _all_methods() -> dict[str, Method]:
+    methods = {m.key: m for m in _methods()}
+    for key, ordinary in SANDBOX_NAMES.items():
+        service, name = key.split("/")
+        methods[key] = Method(service, name, methods[ordinary].request, methods[ordinary].response)
+    return methods
+
+
+METHODS: dict[str, Method] = _all_methods()
 """Every known method by "Service/Method"."""
 
 SERVICES: dict[str, tuple[Method, ...]] = {

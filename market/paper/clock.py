@@ -28,6 +28,13 @@ class MarketClock:
     def stepped(self) -> bool:
         return self.speed == 0
 
+    @property
+    def started_monotonic_ns(self) -> int | None:
+        """When the time began to flow, by the system's monotonic clock; None before. Who reads that clock
+        too, in any process, can tell how late a message is.
+        """
+        return self._started_at
+
     def start(self) -> None:
         """Lets the time flow; further calls change nothing."""
         if self._started_at is None:

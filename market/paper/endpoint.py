@@ -13,7 +13,9 @@ from market.paper.tls import write_private
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``target`` is host:port, ``ca_path`` the root certificate file, ``token`` the bearer token."""
+    """``target`` is host:port, ``ca_path`` the root certificate file, ``token`` the bearer token with every
+    right, ``read_only_token`` one that may only look.
+    """
 
     target: str
     ca_path: str
@@ -25,6 +27,7 @@ class Endpoint:
     tariff: str
     watermark: str
     pid: int
+    read_only_token: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Callable
 from typing import Protocol
 
+from market.paper.alarm import Alarm
 from market.paper.clock import MarketClock
 from market.paper.exchange import Exchange
 from market.paper.tape import BOOK, Tape
@@ -21,6 +22,7 @@ class Audience(Protocol):
     def on_book(self, index: int, row: int, now_ns: int) -> None: ...
     def on_trade(self, index: int, row: int, now_ns: int) -> None: ...
     def on_close(self, now_ns: int) -> None: ...
+    def prepare(self, index: int, row: int) -> None: ...
 
 
 class Replayer:
@@ -78,19 +80,32 @@ class Replayer:
 
     async def run(self) -> None:
         """Plays until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._play_what_is_due()
-            self._wake.clear()
-            due_ns = self._next_ns()
-            wait_s = self._clock.wall_s_until(due_ns) if due_ns is not None else None
-            if wait_s == 0.0:
-                continue
-            self._idle.set()
-            timer = loop.call_later(wait_s, self.wake) if wait_s else None
-            await self._wake.wait()
-            if timer:
-                timer.cancel()
+        alarm = Alarm(self.wake)
+        try:
+            while True:
+                await self._play_what_is_due()
+                self._wake.clear()
+                await self._pass(alarm)
+        finally:
+            alarm.close()
+
+    async def _pass(self, alarm: Alarm) -> None:
+        """Waits for the next event or action, or until something wakes the replayer."""
+        self._prepare()
+        due_ns = self._next_ns()
+        wait_s = self._clock.wall_s_until(due_ns) if due_ns is not None else None
+        if wait_s == 0.0:
+            return
+        self._idle.set()
+        if wait_s:
+            alarm.set(wait_s)
+        await self._wake.wait()
+        alarm.cancel()
+
+    def _prepare(self) -> None:
+        position = self._position
+        if not self.finished and self._kinds[position] == BOOK:
+            self._audience.prepare(self._owners[position], self._rows[position])
 
     def _next_ns(self) -> int | None:
         # Before the clock starts nobody listens: even the first event has to wait. Actions need not.

@@ -6,46 +6,45 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
-import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from market.contract.methods import MAX_MESSAGE_BYTES, METHODS, rpc_handlers
+from market.contract.methods import METHODS, rpc_handlers
 from market.errors import BrokerError, ConfigError
+from market.latency import Latency
+from market.matching import FillModel, QueueModel
+from market.paper.access import Tokens
 from market.paper.account import Account
 from market.paper.calls import Guard
 from market.paper.clock import MarketClock
+from market.paper.control import Control, check_wire
 from market.paper.endpoint import Endpoint
 from market.paper.exchange import Exchange
+from market.paper.faults import Fault, FaultPlan, Faults
+from market.paper.limits import EMPTY_STREAM_S, RateLimits
+from market.paper.listing import Listing, find_listing
+from market.paper.order_hub import OrderHub
+from market.paper.outbox import Outbox
 from market.paper.replayer import Replayer
-from market.paper.streaming import StreamServices
-from market.paper.streams import Hub
+from market.paper.schedule import Phase, Schedule
+from market.paper.streaming import MarketStreams
+from market.paper.streaming_orders import OrderStreams
+from market.paper.streams import MarketHub
 from market.paper.tape import PaperMarket, Tape
 from market.paper.tls import ensure_certificate
+from market.paper.transport import Transport
 from market.paper.unary import UnaryServices
 from market.recording import Recording
 from market.types import MILLISECOND_NS, NANO
 
 LOOPBACK = ("localhost", "127.0.0.1")
-BIND_TO = "127.0.0.1"
 ACCOUNT_ID = "2000000001"
 STATS_FILE = "paper-stats.json"
 STOP_GRACE_S = 0.5
-
-_SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Clients that ping every second on an idle connection are welcome; the library's default kicks them out.
-    ("grpc.http2.min_ping_interval_without_data_ms", 500),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Without this a second exchange on the same port would start and quietly take half of the calls.
-    ("grpc.so_reuseport", 0),
-)
 
 
 class PaperServer:
@@ -55,7 +54,10 @@ class PaperServer:
     seconds per wall second; 0 makes the clock move only by ``play_until``. ``from_ns``/``to_ns`` (market
     time, [from, to)) choose the span. ``entry_latency_ms``: market time between a request's arrival and its
     effect on the exchange. ``conflate_ms``: at most one book per subscription in so many market milliseconds,
-    0 = every book.
+    0 = every book. ``enforce_limits``: refuse what goes beyond the broker's limits. ``faults``: what to do
+    wrong from the start; ``wire_faults``: a relay in front of the port, without which half_open cannot be.
+    ``margin_confirmation``: uncovered positions need confirm_margin_trade. ``fills``, ``queue``: as
+    in Matching.
     """
 
     def __init__(
@@ -73,6 +75,12 @@ class PaperServer:
         entry_latency_ms: int = 20,
         conflate_ms: int = 0,
         enforce_limits: bool = False,
+        empty_stream_s: float = EMPTY_STREAM_S,
+        faults: FaultPlan | None = None,
+        wire_faults: bool = False,
+        margin_confirmation: bool = False,
+        fills: FillModel = "queue",
+        queue: QueueModel = "risk_averse",
     ) -> None:
         if host not in LOOPBACK:
             raise ConfigError(
@@ -80,6 +88,8 @@ class PaperServer:
             )
         if speed < 0:
             raise ConfigError(f"speed {speed} is negative; market time runs forwards only")
+        plan = faults if faults is not None else FaultPlan()
+        check_wire(list(plan.faults), wire_faults=wire_faults)
         if isinstance(recording, PaperMarket):
             self.market = recording
         else:
@@ -89,18 +99,35 @@ class PaperServer:
         self.exchange = Exchange(
             zip(self.tape.instruments, self.tape.books, self.tape.trades, strict=True),
             self.market.tariff,
-            Account(ACCOUNT_ID, cash_rub * NANO),
+            Account(ACCOUNT_ID, cash_rub * NANO, opened_ns=self.tape.start_ns),
+            fills=fills,
+            queue=queue,
         )
-        self._hub = Hub(self.exchange, self.clock, conflate_ms)
-        self.exchange.on_order = self._hub.on_order
+        for listing in self.exchange.listings:
+            listing.margin_confirmation = margin_confirmation
+        self._hub = MarketHub(self.exchange, conflate_ms, self._schedule, self.clock.now_ns)
+        self._order_hub = OrderHub(self.exchange)
+        self.exchange.on_order = self._order_hub.on_order
+        self.exchange.on_account = self._order_hub.on_account
+        self.exchange.schedule = self._schedule
+        self.exchange.latency = Latency(entry_ns=entry_latency_ms * MILLISECOND_NS)
         self.replayer = Replayer(self.tape, self.clock, self.exchange, self._hub)
-        self._hub.replayer = self.replayer
+        self.calendar = Schedule.of(
+            zip(self.tape.instruments, self.tape.books, self.tape.trades, strict=True)
+        )
+        self._plan_sessions()
         self._endpoint_path = endpoint_path
         self._host, self._port = host, port
-        self._entry_latency_ns = entry_latency_ms * MILLISECOND_NS
         self._cash_nano = cash_rub * NANO
-        self._guard = Guard(secrets.token_urlsafe(32), enforce_limits=enforce_limits)
-        self._server: Any = None
+        self.faults = Faults(plan)
+        self.exchange.faults = self.faults
+        self._limits = RateLimits(enforced=enforce_limits, speed=speed)
+        self._empty_stream_s = empty_stream_s
+        self.tokens = Tokens()
+        self._token, self._read_only = self.tokens.issue(), self.tokens.issue("read_only")
+        self._guard = Guard(self.tokens, self._limits, self.faults, self._names_of)
+        self._control = Control(self.faults, wire_faults=wire_faults)
+        self._transport = Transport(self._handlers, self.faults, host=host, wire_faults=wire_faults)
         self._player: asyncio.Task[None] | None = None
         self._endpoint: Endpoint | None = None
 
@@ -118,25 +145,15 @@ class PaperServer:
         """
         folder = self._endpoint_path.parent
         certificate = ensure_certificate(folder)
-        self._unary = UnaryServices(
-            self.exchange,
-            self.replayer,
-            self.clock,
-            self._entry_latency_ns,
-            (self.tape.start_ns, self.tape.end_ns),
-        )
-        self._server = grpc.aio.server(options=_SERVER_OPTIONS)
-        self._server.add_generic_rpc_handlers(self._handlers())
-        credentials = grpc.ssl_server_credentials([(certificate.key_pem, certificate.cert_pem)])
-        port = self._bind(credentials)
-        await self._server.start()
+        self._unary = UnaryServices(self.exchange, self.clock, self.calendar, self._limits.tariff)
+        port = await self._transport.start(certificate, self._port)
         self._player = asyncio.create_task(self.replayer.run())
         self._endpoint = Endpoint(
             target=f"{self._host}:{port}", ca_path=str(certificate.cert_path.resolve()),
-            token=self._guard.token,
+            token=self._token.value,
             account_id=ACCOUNT_ID, speed=self.clock.speed, market_start_ns=self.tape.start_ns,
             market_end_ns=self.tape.end_ns, tariff=self.market.tariff, watermark=self.market.watermark,
-            pid=os.getpid(),
+            pid=os.getpid(), read_only_token=self._read_only.value,
         )  # fmt: skip
         self._endpoint.write(self._endpoint_path)
         return self._endpoint
@@ -146,28 +163,29 @@ class PaperServer:
         if self._player is None:
             raise BrokerError("the paper exchange is not started; call start() first")
         waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait({waiting, self._player}, return_when=asyncio.FIRST_COMPLETED)
+        working = (self._player, self._transport.watching)
+        await asyncio.wait({waiting, *working}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        if self._player.done():
-            self._player.result()
+        for task in working:
+            if task.done():
+                task.result()
 
     async def stop(self) -> None:
         """Ends every call, removes the endpoint file and leaves the statistics beside it. May be called
         twice.
         """
-        if self._server is None:
+        if self._player is None:
             return
         if self._endpoint_path.is_file() and Endpoint.read(self._endpoint_path) == self._endpoint:
             self._endpoint_path.unlink()
         self._unary.abandon()
-        self._hub.finish_all()
-        await self._server.stop(STOP_GRACE_S)
-        self._server = None
-        if self._player is not None:
-            self._player.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._player
-            self._player = None
+        for outbox in self._outboxes():
+            outbox.finish()
+        await self._transport.stop(STOP_GRACE_S)
+        self._player.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._player
+        self._player = None
         temporary = self._endpoint_path.with_name(STATS_FILE + ".tmp")
         temporary.write_text(json.dumps(self.stats(), indent=2) + "\n", "utf-8")
         temporary.replace(self._endpoint_path.with_name(STATS_FILE))
@@ -183,11 +201,12 @@ class PaperServer:
 
     def cut_streams(self) -> None:
         """Breaks every open stream off with UNAVAILABLE, as the broker does now and then."""
-        self._hub.cut_all()
+        for outbox in self._outboxes():
+            outbox.cut("the exchange restarts its streams")
 
     def lose_reply(self, key: str, times: int = 1) -> None:
         """The next calls of "Service/Method" are carried out, but answered with 70002: outcome unknown."""
-        self._guard.lost_replies[METHODS[key].key] += times
+        self.faults.add(Fault("lost_reply_70002", method=METHODS[key].key, count=times))
 
     def stats(self) -> dict[str, Any]:
         """What happened so far; whole numbers, money in nano-roubles, JSON-able."""
@@ -195,6 +214,8 @@ class PaperServer:
         marks = self.exchange.marks()
         equity = self.exchange.account.equity_nano(marks)
         return {
+            "restarts": self._transport.restarts,
+            "faults_struck": self.faults.struck(),
             "events_played": self.replayer.played,
             "events_total": len(self.tape),
             "market_reached_ns": self.replayer.reached_ns,
@@ -202,6 +223,7 @@ class PaperServer:
             "books_sent": self._hub.books_sent,
             "books_conflated": self._hub.conflated(),
             "trades_sent": self._hub.trades_sent,
+            "candles_sent": self._hub.candles_sent,
             "orders": len(orders),
             "fills": sum(len(order.executions) for order in orders),
             "fees_nano": self.exchange.account.fees_nano,
@@ -213,22 +235,37 @@ class PaperServer:
 
     # ------------------------------------------------------------------ inside
 
-    def _handlers(self) -> list[grpc.GenericRpcHandler]:
-        streams = StreamServices(self.exchange, self._hub, self.replayer, self.clock)
-        behaviours = {key: self._guard.unary(key, b) for key, b in self._unary.behaviours().items()}
-        behaviours |= {key: self._guard.stream(b) for key, b in streams.behaviours().items()}
-        return [*rpc_handlers(behaviours), self._guard.unknown()]
+    def _schedule(self, due_ns: int, action: Callable[[int], None]) -> None:
+        # A clock that stands still would never bring the moment: then nothing takes time.
+        self.replayer.schedule(due_ns if self.clock.running else self.clock.now_ns(), action)
 
-    def _bind(self, credentials: grpc.ServerCredentials) -> int:
-        # The certificate and the promise are for IPv4's loopback; "localhost" may also mean ::1.
-        try:
-            # Asked by hand first: the library would print its own complaint before ours.
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((BIND_TO, self._port))
-            return self._server.add_secure_port(f"{BIND_TO}:{self._port}", credentials)
-        except (OSError, OverflowError, RuntimeError) as error:
-            raise BrokerError(
-                f"port {self._port} on {self._host} cannot be used ({error}): something may listen there "
-                "already; choose another with --port, or --port 0 for any free one"
-            ) from error
+    def _plan_sessions(self) -> None:
+        """Lets every instrument begin in its phase of the session and change it when the time comes."""
+        for listing in self.exchange.listings:
+            kind = listing.instrument.kind
+            listing.phase = self.calendar.phase(kind, self.tape.start_ns)
+            for change in self.calendar.changes(kind, self.tape.start_ns, self.tape.end_ns):
+                self.replayer.schedule(change.at_ns, partial(self._enter, listing, change.phase))
+
+    def _enter(self, listing: Listing, phase: Phase, now_ns: int) -> None:
+        self.exchange.enter(listing, phase, now_ns)
+        self._hub.on_phase(listing, now_ns)
+
+    def _outboxes(self) -> list[Outbox]:
+        return self._hub.outboxes() + self._order_hub.outboxes()
+
+    def _handlers(self) -> list[grpc.GenericRpcHandler]:
+        market = MarketStreams(
+            self.exchange, self._hub, self.replayer, self.clock, self._limits, self._empty_stream_s
+        )
+        orders = OrderStreams(self.exchange, self._order_hub, self.clock)
+        streams = market.behaviours() | orders.behaviours()
+        behaviours = {key: self._guard.unary(key, b) for key, b in self._unary.behaviours().items()}
+        behaviours |= {key: self._guard.stream(key, b) for key, b in streams.items()}
+        return [*rpc_handlers(behaviours), self._control.handler(self._guard), self._guard.unknown()]
+
+    def _names_of(self, request: Any) -> tuple[str, ...]:
+        """Ticker, FIGI and uid of the instrument that a request names, empty where it names none."""
+        given = getattr(request, "instrument_id", "") or getattr(request, "figi", "")
+        found = find_listing(self.exchange.listings, given) if isinstance(given, str) else None
+        return found[1].names if found else ()

@@ -66,6 +66,27 @@ NUMBERS = {
     "PositionsResponse": {"money": 1, "blocked": 2, "securities": 3, "futures": 5, "account_id": 15},
     "PositionsSecurities": {"blocked": 2, "balance": 3, "instrument_uid": 5, "instrument_type": 16},
     "PositionsStreamResponse": {"subscriptions": 1, "position": 2, "ping": 3, "initial_positions": 5},
+    "PostStopOrderRequest": {
+        "quantity": 2, "price": 3, "stop_price": 4, "direction": 5, "account_id": 6, "expiration_type": 7,
+        "stop_order_type": 8, "expire_date": 9, "instrument_id": 10, "exchange_order_type": 11,
+        "take_profit_type": 12, "trailing_data": 13, "price_type": 14, "order_id": 15,
+        "confirm_margin_trade": 16,
+    },
+    "PostStopOrderResponse": {"stop_order_id": 1, "order_request_id": 2, "response_metadata": 254},
+    "StopOrder": {"price": 10, "stop_price": 11, "trailing_data": 14, "status": 15, "exchange_order_id": 17},
+    "StopOrder.TrailingData": {"indent": 1, "spread_type": 4, "status": 5, "price": 7, "extr": 8},
+    "Operation": {"payment": 4, "quantity": 7, "date": 11, "operation_type": 13, "instrument_uid": 18},
+    "GetOperationsByCursorRequest": {
+        "account_id": 1, "instrument_id": 2, "from": 6, "to": 7, "cursor": 11, "limit": 12,
+        "operation_types": 13, "state": 14, "without_commissions": 15, "without_trades": 16,
+    },
+    "GetOperationsByCursorResponse": {"has_next": 1, "next_cursor": 2, "items": 6},
+    "OperationItem": {
+        "cursor": 1, "id": 16, "date": 21, "type": 22, "payment": 41, "commission": 43, "quantity": 51,
+        "trades_info": 61,
+    },
+    "OperationItemTrade": {"num": 1, "date": 6, "quantity": 11, "price": 16, "yield": 21},
+    "SandboxPayInRequest": {"account_id": 1, "amount": 2},
 }  # fmt: skip
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
 import grpc
 import pytest
 from paper_market import (
+    ROOT,
     Client,
     refused,
     run,
 )
 
 from market.contract import invest_pb2 as pb
-from market.contract.methods import PACKAGE, stub
+from market.contract.methods import METHODS, PACKAGE, stub
 from market.errors import BrokerError
 from market.paper import Endpoint, PaperServer
 
@@ -88,9 +90,6 @@ def test_secrets_are_for_the_owner_and_the_certificate_outlives_a_restart(tmp_pa
 def test_methods_that_are_not_served(tmp_path: Path) -> None:
     async def scenario(server: PaperServer, client: Client) -> None:
         not_served = grpc.StatusCode.UNIMPLEMENTED
-        await refused(
-            "12001", not_served, client.call("OrdersService/ReplaceOrder", pb.ReplaceOrderRequest())
-        )
         unheard_of = client.channel.unary_unary(f"/{PACKAGE}.SignalService/GetSignals")
         await refused("12001", not_served, unheard_of(b"", metadata=client.metadata))
 
@@ -115,3 +114,37 @@ def test_limits_are_enforced_only_when_asked(tmp_path: Path) -> None:
         run(tmp_path, scenario, enforce_limits=True)
     except pytest.fail.Exception:
         run(tmp_path, scenario, enforce_limits=True)
+
+
+def test_the_page_names_exactly_the_methods_that_are_served() -> None:
+    page = (ROOT / "docs/paper-exchange.md").read_text("utf-8")
+    table = page[page.index("## What is served") : page.index("Not served")]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")]
+    named, service = set(), ""
+    for row in rows:
+        if found := re.search(r"\*\*(\w+)\*\*", row):
+            service = found[1]
+        named |= {f"{service}/{name}" for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(METHODS)
+
+
+def test_every_known_method_is_served(tmp_path: Path) -> None:
+    async def scenario(server: PaperServer, client: Client) -> None:
+        for key, method in METHODS.items():
+            if method.kind == "unary":
+                try:
+                    await client.call(key, method.request())
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() != grpc.StatusCode.UNIMPLEMENTED, key
+            else:
+                stream = client.stream(key, *([] if method.kind == "bidi" else [method.request()]))
+                if method.kind == "bidi":
+                    await stream.done_writing()
+                    assert await stream.read() is grpc.aio.EOF
+                elif "MarketData" not in key:
+                    assert (await stream.read()).WhichOneof("payload") in ("subscription", "subscriptions"), (
+                        key
+                    )
+                stream.cancel()
+
+    run(tmp_path, scenario)

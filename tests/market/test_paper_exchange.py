@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -30,7 +31,9 @@ from market.contract import invest_pb2 as pb
 from market.contract.convert import to_ns
 from market.contract.methods import stub
 from market.errors import BrokerError, ConfigError, RecordingError
-from market.paper import Endpoint, PaperServer, messages
+from market.paper import Endpoint, PaperServer, messages_market
+from market.paper.alarm import Alarm
+from market.paper.book_bytes import BookEncoder
 from market.paper.tape import BOOK, Tape
 from market.recording import write_recording
 from market.types import MILLISECOND_NS, SECOND_NS
@@ -115,12 +118,15 @@ def test_a_running_clock_plays_everything_in_order(tmp_path: Path) -> None:
 
 def test_fast_bytes_of_a_book_are_the_book(tmp_path: Path) -> None:
     server = PaperServer(MARKET, endpoint_path=tmp_path / "e.json")
+    dice = random.Random(5)
     for listing in server.exchange.listings:
-        for row in range(len(listing.books)):
-            listing.books.flags[row] = row % 2
-            for depth in (1, 10, 50):
-                fast = pb.MarketDataResponse.FromString(messages.book_bytes(listing, row, depth))
-                assert fast == pb.MarketDataResponse(orderbook=messages.book(listing, row, depth))
+        rows = range(len(listing.books))
+        listing.books.flags[:] = [row % 2 for row in rows]
+        for depth in (1, 10, 50):
+            encoder = BookEncoder(listing, depth)
+            for row in [*rows, *(dice.choice(rows) for _ in range(20))]:  # in any order, and again
+                fast = pb.MarketDataResponse.FromString(encoder.encode(row))
+                assert fast == pb.MarketDataResponse(orderbook=messages_market.book(listing, row, depth))
 
 
 def test_a_span_begins_with_the_book_that_was_standing(tmp_path: Path) -> None:
@@ -232,3 +238,65 @@ def test_the_command_explains_a_missing_recording(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_command_simulates_a_market_and_says_how_to_reach_it(tmp_path: Path) -> None:
+    plan, roots = tmp_path / "faults.json", tmp_path / "roots.pem"
+    plan.write_text('{"faults": [{"name": "unavailable", "method": "UsersService/GetInfo", "count": 1}]}')
+    command = [
+        sys.executable, "-m", "market.paper", "--simulate", "--hours", "0.02", "--seed", "3",
+        "--tickers", "SIMP", "--endpoint", str(tmp_path / "endpoint.json"), "--speed", "100",
+        "--faults", str(plan), "--write-roots", str(roots),
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = "".join(process.stdout.readline() for _ in range(7))
+            endpoint = Endpoint.read(tmp_path / "endpoint.json")
+            for words in (
+                "a simulated market (SIMULATED; SIMP)", f"target={endpoint.target!r}", endpoint.ca_path,
+                f"export GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={roots}", "authorization: Bearer", "fault list",
+            ):  # fmt: skip
+                assert words in said
+            assert endpoint.token not in said
+            assert Path(endpoint.ca_path).read_bytes() in roots.read_bytes()
+            assert roots.read_bytes().count(b"BEGIN CERTIFICATE") > 50
+
+            async def talk() -> None:
+                # As the official SDK does it: one file with every root.
+                credentials = grpc.ssl_channel_credentials(roots.read_bytes())
+                metadata = (("authorization", f"Bearer {endpoint.token}"),)
+                async with grpc.aio.secure_channel(endpoint.target, credentials) as channel:
+                    ask = stub(channel, "UsersService/GetInfo")
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        await ask(pb.GetInfoRequest(), metadata=metadata)
+                    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+                    await ask(pb.GetInfoRequest(), metadata=metadata)
+
+            asyncio.run(asyncio.wait_for(talk(), 60))
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("platform", ["linux", "elsewhere"])
+def test_an_alarm_rings_once_and_may_be_moved(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        rung, rings = asyncio.Event(), []
+        with monkeypatch.context() as patched:
+            patched.setattr("market.paper.alarm.sys.platform", platform)
+            alarm = Alarm(lambda: (rings.append(1), rung.set()))
+        alarm.set(3600)
+        alarm.set(0.01)
+        await asyncio.wait_for(rung.wait(), 30)
+        alarm.set(0.01)
+        alarm.cancel()
+        await asyncio.sleep(0.1)
+        assert rings == [1]
+        alarm.close()
+
+    asyncio.run(body())

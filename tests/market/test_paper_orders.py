@@ -40,6 +40,9 @@ def test_a_market_order_walks_the_book(tmp_path: Path) -> None:
         assert to_nano(reply.initial_security_price) == 300_010_000_000
         assert to_nano(reply.executed_commission) == 0  # the broker computes it later
         state = await client.state(reply.order_id)
+        assert to_nano(state.executed_commission) == 0
+        await server.play_until(T0 + SECOND_NS)
+        state = await client.state(reply.order_id)
         assert [(to_nano(s.price), s.quantity) for s in state.stages] == [
             (300_020_000_000, 3),
             (300_030_000_000, 4),
@@ -154,7 +157,11 @@ BAD_ORDERS = {
     "negative quantity": ({"quantity": -1}, "30080", INVALID),
     "no direction": ({"direction": 0}, "30019", INVALID),
     "no type": ({"order_type": 0}, "30025", INVALID),
-    "best price": ({"order_type": pb.ORDER_TYPE_BESTPRICE}, "30026", INVALID),
+    "unknown type": ({"order_type": 7}, "30026", INVALID),
+    "unknown price type": ({"price_type": 7}, "30104", INVALID),
+    "unknown direction": ({"direction": 7}, "30020", INVALID),
+    "above the limit": (limit(361 * NANO), "30099", INVALID),
+    "below the limit": (limit(239 * NANO, direction=pb.ORDER_DIRECTION_SELL), "30099", INVALID),
     "no key": ({"order_id": ""}, "30027", INVALID),
     "key not a uuid": ({"order_id": "hello"}, "30028", INVALID),
     "key too long": ({"order_id": "x" * 37}, "30055", INVALID),
