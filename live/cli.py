@@ -13,6 +13,11 @@ from typing import Any
 from market.errors import ConfigError, ScalperError
 
 DEFAULT_CONFIG = "live.yaml"
+_BACKTEST_FLAGS = (
+    "latency_ms", "feed_latency_ms", "response_latency_ms", "cancel_latency_ms", "latency_jitter_ms",
+    "queue_model",
+)  # fmt: skip
+"""Keys of section ``backtest`` that have a flag of their own."""
 
 _DESCRIPTION = "Trades the model bundle behind a registry alias, under full risk control."
 _EXAMPLES = """\
@@ -21,6 +26,7 @@ examples:
   live-runner --model prod                        trade the promoted model (mode of the configuration)
   live-runner --model prod --set paper.speed=20   the same, paper market 20 times as fast
   live-runner --model shadow                      run the shadow alias; orders are imagined, none is sent
+  live-runner record --instruments SBER,GAZP      write the market into a recording, without trading
   live-runner halt --reason "news at 14:00"       stop sending orders; market data goes on
   live-runner resume                              go on, and lift the holds that only a person may lift
   live-runner status                              what it is doing, and what holds it
@@ -65,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         "--shadow", action="store_true", help="imagine the orders of any alias instead of sending them"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
+    parser.add_argument(
+        "--record", type=Path, default=None, metavar="DIR", help="also record the market and our own orders"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(
@@ -97,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--bundle", type=Path, required=True, help="bundle folder")
     sub.add_argument("--from-ns", type=int, default=None)
     sub.add_argument("--to-ns", type=int, default=None)
+    for name in _BACKTEST_FLAGS:
+        sub.add_argument(
+            f"--{name.replace('_', '-')}", metavar="X", default=None, help=f"instead of backtest.{name}"
+        )
+    sub.add_argument(
+        "--sensitivity", action="store_true", help="also slower orders and the other queue model"
+    )
     sub.add_argument("--output", type=Path, default=None, help="write the full result as JSON")
 
     sub = command(
@@ -105,6 +121,24 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("session_dir", type=Path)
     sub.add_argument("--bundle", type=Path, default=None, help="default: the copy that its runner pulled")
+
+    sub = command(
+        "record", _record, "write the market's books and trades into a recording, without trading",
+        "record --instruments SBER,GAZP --minutes 60 --out recordings/january",
+    )  # fmt: skip
+    sub.add_argument("--out", type=Path, default=None, metavar="DIR", help="default: RUNTIME/recording")
+    sub.add_argument(
+        "--minutes",
+        type=float,
+        default=None,
+        metavar="N",
+        help="market time (default: until the session ends)",
+    )
+    sub.add_argument("--instruments", default="", metavar="A,B", help="default: data.instruments")
+    sub.add_argument(
+        "--recover", type=Path, default=None, metavar="DIR", help="finish a killed recording, only"
+    )
+    sub.add_argument("--quiet", action="store_true", help="no progress lines")
 
     sub = command("status", _status, "what the runner is doing, and what holds it", "status")
     sub.add_argument("--json", action="store_true", help="the raw status")
@@ -176,7 +210,7 @@ def _trade(args: argparse.Namespace) -> int:
     shadow = args.shadow or args.model == "shadow"
 
     async def run() -> int:
-        return await Runner(config, Options(args.model, shadow, args.quiet)).run()
+        return await Runner(config, Options(args.model, shadow, args.quiet, args.record)).run()
 
     return asyncio.run(run())
 
@@ -210,13 +244,24 @@ def _health(args: argparse.Namespace) -> int:
 def _backtest(args: argparse.Namespace) -> int:
     from live.backtest_cli import run
 
-    return run(_load(args), args)
+    given = {name: getattr(args, name) for name in _BACKTEST_FLAGS}
+    extra = [f"backtest.{name}={value}" for name, value in given.items() if value is not None]
+    return run(_load(args, extra=extra), args)
 
 
 def _replay(args: argparse.Namespace) -> int:
     from live.backtest_cli import run_replay
 
     return run_replay(_load(args, decrypt=False), args)
+
+
+def _record(args: argparse.Namespace) -> int:
+    from live import record
+
+    if args.recover is not None:
+        return record.recover_command(args.recover)
+    names = tuple(name.strip() for name in args.instruments.split(",") if name.strip())
+    return record.command(_load(args), record.Options(args.out, args.minutes, names, args.quiet))
 
 
 def _status(args: argparse.Namespace) -> int:

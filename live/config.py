@@ -19,11 +19,11 @@ from zoneinfo import ZoneInfo
 
 import yaml
 
-from live.config_core import engine_config, seconds_of_day, seconds_until
+from live.config_core import backtest_latency, engine_config, seconds_of_day, seconds_until
 from live.config_schema import RunnerConfig
 from market.errors import ConfigError
 
-__all__ = ["engine_config", "is_loopback", "load", "seconds_until", "to_dict"]
+__all__ = ["backtest_latency", "engine_config", "is_loopback", "load", "seconds_until", "to_dict"]
 
 MAX_FILE_BYTES = 1_000_000
 COMMAND_LINE = "--set"

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from live.config_schema import RunnerConfig
+from live.config_schema import Backtest, RunnerConfig
 from live.core.config import (
     MINUTE_NS,
     BookCheckConfig,
@@ -19,6 +19,7 @@ from live.core.config import (
     RiskConfig,
     SessionConfig,
 )
+from market.latency import Latency
 from market.types import MILLISECOND_NS, NANO, SECOND_NS
 
 
@@ -74,6 +75,14 @@ def engine_config(config: RunnerConfig, fee_ppm: Mapping[str, int] | None = None
         books=BookCheckConfig(max_age_ns=max(1, _whole(config.data.ttl_seconds, SECOND_NS))),
         fee_ppm=dict(fee_ppm or {}),
     )
+
+
+def backtest_latency(settings: Backtest) -> Latency:
+    """The delays of the backtest and of shadow trading."""
+    return Latency.of_ms(
+        settings.latency_ms, feed=settings.feed_latency_ms, response=settings.response_latency_ms,
+        cancel=settings.cancel_latency_ms, jitter=settings.latency_jitter_ms,
+    )  # fmt: skip
 
 
 def _session(config: RunnerConfig) -> SessionConfig:

@@ -165,6 +165,10 @@ class Connectivity:
     recovery_message_count: int = key(
         20, "good messages on the primary that bring it back", low=1, high=100_000
     )
+    silence_seconds: float = key(
+        10.0, "an instrument without a book for so long is asked for by a call: quiet, or a dead stream",
+        low=1, high=600,
+    )  # fmt: skip
     primary: Channel = field(default_factory=Channel)
     backup: Channel = field(default_factory=Channel)
 
@@ -271,6 +275,16 @@ class Backtest:
     commission_bps: float | None = key(None, "per side; empty = the bundle's tariff", low=0, high=1000)
     slippage_ticks: int = key(0, "added against us to every market order", low=0, high=1000)
     latency_ms: float = key(100.0, "from the decision to the exchange", low=0, high=60_000)
+    feed_latency_ms: float = key(0.0, "from the recorded moment of a book or print to us", low=0, high=60_000)
+    response_latency_ms: float = key(0.0, "from the exchange's answer to us", low=0, high=60_000)
+    cancel_latency_ms: float | None = key(
+        None, "from the request to the exchange, for cancels; empty = latency_ms", low=0, high=60_000
+    )
+    latency_jitter_ms: float = key(0.0, "at most so much is added to each delay", low=0, high=60_000)
+    queue_model: str = key(
+        "risk_averse", "where cancellations stood in a queue with our order (docs/matching.md)",
+        one_of=("risk_averse", "probabilistic"),
+    )  # fmt: skip
     max_orders: int = key(100_000, "stop after so many", low=1)
 
 
@@ -294,7 +308,7 @@ class Dashboard:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """The account. Not used in paper mode."""
+    """The account. In paper mode only the transport is used."""
 
     token: str = key("", "Invest API token, may be enc:...", secret=True)
     account_id: str = key("", "account to trade; empty = the only one the token can see")
@@ -303,6 +317,10 @@ class Broker:
         "", "PEM with extra root certificates (the tbank.ru domain needs the Russian Trusted CA)"
     )
     app_name: str = key("scalper.live-runner", "sent as x-app-name")
+    transport: str = key(
+        "native", "unary calls: native = bundled contract; sdk = the broker's SDK, installed apart",
+        one_of=("native", "sdk"),
+    )  # fmt: skip
     confirm_margin_trade: bool = key(
         False, "consent that orders may open uncovered positions: shorts are refused (30240) without it"
     )

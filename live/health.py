@@ -13,8 +13,8 @@ from pathlib import Path
 
 from live import model as models_
 from live import registry
-from live.broker.channel import OFFICIAL_TARGETS, Access
-from live.broker.client import BrokerClient
+from live.broker.api import TinkoffAPI
+from live.broker.channel import Access, broker_access
 from live.checkpoint import load as load_checkpoint
 from live.config_schema import RunnerConfig
 from live.paper_child import running_endpoint
@@ -146,19 +146,19 @@ def _broker(config: RunnerConfig) -> tuple[bool | None, str]:
             )
         access = endpoint.access
     else:
-        target = config.broker.target or OFFICIAL_TARGETS[config.system.mode]
-        access = Access(target, config.broker.token, config.broker.account_id, config.broker.ca_path)
+        access = broker_access(config)
     return asyncio.run(_call(access, config))
 
 
 async def _call(access: Access, config: RunnerConfig) -> tuple[bool, str]:
-    client = BrokerClient(access, {})
+    api = TinkoffAPI(access, transport=config.broker.transport)
     try:
-        account = await client.choose_account()
-        found = [await client.instrument(name) for name in config.data.instruments]
+        account = await api.client.choose_account()
+        found = [await api.client.instrument(name) for name in config.data.instruments]
     finally:
-        await client.close()
+        await api.close()
     return (
         True,
-        f"{access.target} answers, account {account} may trade, {len(found)} configured instruments found",
+        f"{access.target} answers ({config.broker.transport}), account {account} may trade, "
+        f"{len(found)} configured instruments found",
     )

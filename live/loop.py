@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from live.core.commands import Command
@@ -49,6 +50,8 @@ class EngineLoop:
     ledger: Ledger
     latencies: Latencies
     shadow: ShadowDesk | None = None
+    on_commands: Callable[[list[Command]], None] | None = None
+    """Who else wants to know every decision (the recording)."""
     not_tradable: set[str] = field(default_factory=set)
     last_book_mono_ns: int = 0
     next_model: ScoreModel | None = None
@@ -117,8 +120,10 @@ class EngineLoop:
         if isinstance(answer, Scores | InferenceFailed):
             started_ns = time.monotonic_ns()
             commands = self._decide(answer)
-            self._stage("risk", (time.monotonic_ns() - started_ns) // 1000, book.now_ns, arrived_ns)
+            risk_us = (time.monotonic_ns() - started_ns) // 1000
+            # First what was decided: in the journal commands follow the event that they answer.
             self._carry_out(commands, arrived_ns)
+            self._stage("risk", risk_us, book.now_ns, arrived_ns)
         self.latencies.add_ns("recv_to_decision", time.monotonic_ns() - arrived_ns)
 
     def _stage(self, stage: str, micros: int, now_ns: int, arrived_ns: int) -> None:
@@ -139,6 +144,8 @@ class EngineLoop:
     def _carry_out(self, commands: list[Command], arrived_ns: int) -> None:
         if commands:
             self.journal.commands(commands)
+            if self.on_commands is not None:
+                self.on_commands(commands)
             self.executor.carry_out(commands, arrived_ns)
 
     @property

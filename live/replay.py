@@ -86,6 +86,43 @@ def _from_bundles(
     return make
 
 
+class JournalBroker:
+    """The broker of a recorded session: it answers what it answered then, and notices when it is asked for
+    anything else.
+
+    ``send`` what is asked now, ``meet`` what the journal says was asked, and ``expect_nothing_left`` before
+    the next event. ``difference``: the first one, None so far.
+    """
+
+    def __init__(self) -> None:
+        self._asked: deque[OrderCommand] = deque()
+        self.orders: list[cmd.PlaceOrder] = []
+        self.journal_orders: list[cmd.PlaceOrder] = []
+        self.difference: str | None = None
+
+    def send(self, command: OrderCommand) -> None:
+        self._asked.append(command)
+        if isinstance(command, cmd.PlaceOrder):
+            self.orders.append(command)
+
+    def meet(self, journalled: OrderCommand, now_ns: int) -> None:
+        if isinstance(journalled, cmd.PlaceOrder):
+            self.journal_orders.append(journalled)
+        computed = self._asked.popleft() if self._asked else None
+        if computed != journalled and self.difference is None:
+            told = encode(computed) if computed is not None else "nothing"
+            self.difference = (
+                f"at {now_ns}: the session asked for {encode(journalled)}, the replay for {told}"
+            )
+
+    def expect_nothing_left(self, now_ns: int) -> None:
+        if self._asked and self.difference is None:
+            self.difference = (
+                f"at {now_ns}: the replay asked for {encode(self._asked[0])}, the session for nothing"
+            )
+        self._asked.clear()
+
+
 class _Replay:
     def __init__(
         self, reader: JournalReader, make_model: Callable[[str, tuple[str, ...]], ScoreModel]
@@ -102,11 +139,8 @@ class _Replay:
         self._computed: dict[
             str, Answer
         ] = {}  # ticker -> answer to its last book, not yet met in the journal
-        self._asked: deque[OrderCommand] = deque()  # what the engine asked for, not yet met in the journal
-        self._orders: list[cmd.PlaceOrder] = []
-        self._journal_orders: list[cmd.PlaceOrder] = []
+        self._broker = JournalBroker()
         self._events = 0
-        self._difference: str | None = None
         self._score_differences = 0
         self._score_difference: str | None = None
         self._not_repeated = 0
@@ -115,21 +149,21 @@ class _Replay:
         last_ns = 0
         for record in self._reader:
             if isinstance(record, ORDER_COMMANDS):
-                self._meet(record, last_ns)  # type: ignore[arg-type]
+                self._broker.meet(record, last_ns)  # type: ignore[arg-type]
                 continue
-            self._expect_nothing_left(last_ns)
+            self._broker.expect_nothing_left(last_ns)
             last_ns = record.now_ns  # type: ignore[union-attr]
             self._take(record)  # type: ignore[arg-type]
         # After a crash the commands of the last event may be missing from the journal: that is no difference.
         if not (self._reader.torn or self._reader.truncated):
-            self._expect_nothing_left(last_ns)
+            self._broker.expect_nothing_left(last_ns)
         return ReplayResult(
             self._reader.header.session_id,
             self._events,
-            len(self._orders),
-            order_list_hash(self._orders),
-            order_list_hash(self._journal_orders),
-            self._difference,
+            len(self._broker.orders),
+            order_list_hash(self._broker.orders),
+            order_list_hash(self._broker.journal_orders),
+            self._broker.difference,
             self._score_differences,
             self._score_difference,
             self._not_repeated,
@@ -162,9 +196,7 @@ class _Replay:
     def _to_engine(self, event: ev.Event) -> None:
         for command in self._engine.on(event):
             if isinstance(command, ORDER_COMMANDS):
-                self._asked.append(command)  # type: ignore[arg-type]
-            if isinstance(command, cmd.PlaceOrder):
-                self._orders.append(command)
+                self._broker.send(command)  # type: ignore[arg-type]
 
     # ---- scores
 
@@ -192,22 +224,3 @@ class _Replay:
         if self._score_difference is None:
             whose = "live" if live_first else "replay"
             self._score_difference = f"{answer.ticker} at {answer.now_ns}: {whose} {answer!r}, {other}"
-
-    # ---- orders
-
-    def _meet(self, journalled: OrderCommand, now_ns: int) -> None:
-        if isinstance(journalled, cmd.PlaceOrder):
-            self._journal_orders.append(journalled)
-        computed = self._asked.popleft() if self._asked else None
-        if computed != journalled and self._difference is None:
-            told = encode(computed) if computed is not None else "nothing"
-            self._difference = (
-                f"at {now_ns}: the session asked for {encode(journalled)}, the replay for {told}"
-            )
-
-    def _expect_nothing_left(self, now_ns: int) -> None:
-        if self._asked and self._difference is None:
-            self._difference = (
-                f"at {now_ns}: the replay asked for {encode(self._asked[0])}, the session for nothing"
-            )
-        self._asked.clear()

@@ -93,6 +93,7 @@ class Reporter:
                 "last_error": link.last_error,
                 "clock_skew_ns": link.market.clock_skew_ns,
                 "book_age_s": (time.monotonic_ns() - book_ns) / SECOND_NS if book_ns else None,
+                **link.report(),
             },
             "queue": {"length": len(inbox), "conflated": inbox.conflated, "dropped": inbox.dropped},
             "storage": {"degraded": self.storage.degraded, "lost": self.storage.lost},

@@ -28,9 +28,10 @@ from live import checkpoint, takeover
 from live import config as configuration
 from live import model as models_
 from live.audit import AuditLog
-from live.broker.channel import OFFICIAL_TARGETS, Access, PaperEndpoint
-from live.broker.client import BrokerClient, OrderReport
-from live.broker.link import Link, Policy
+from live.broker.api import TinkoffAPI
+from live.broker.channel import Access, PaperEndpoint, broker_access
+from live.broker.client import OrderReport
+from live.broker.link import Policy
 from live.clock import MarketClock
 from live.config_schema import RunnerConfig
 from live.core.config import TIMER_NS
@@ -45,6 +46,7 @@ from live.loop import EngineLoop
 from live.notify import Notifier
 from live.paper_child import PaperChild, running_endpoint, start_exchange
 from live.pipeline import SignalPipeline, model_params
+from live.record_run import RunRecorder
 from live.reload import AliasFollower
 from live.reporting import Reporter, closing_lines, write_json
 from live.shadow import ShadowDesk
@@ -52,7 +54,7 @@ from live.storage import Record, Storage
 from live.watch import OverrideFlag, RunnerLock, take_resume, write_flag
 from market.errors import BrokerError, ScalperError
 from market.fees import tariff
-from market.types import MILLISECOND_NS, SECOND_NS, Instrument
+from market.types import SECOND_NS, Instrument
 
 MAX_TIMER_S = 0.1
 MIN_TIMER_S = 0.005
@@ -72,11 +74,14 @@ END_OF_RECORDING = "the recording ends"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line decides. ``shadow``: imagine orders, send none."""
+    """What the command line decides. ``shadow``: imagine orders, send none. ``record``: a recording's
+    folder, None for no recording.
+    """
 
     alias: str
     shadow: bool = False
     quiet: bool = False
+    record: Path | None = None
 
 
 class ComponentFailed(ScalperError):
@@ -102,6 +107,7 @@ class Runner:
         self._child: PaperChild | None = None
         self._endpoint: PaperEndpoint | None = None
         self._group: asyncio.TaskGroup | None = None
+        self.recorder: RunRecorder | None = None
 
     # ---- the whole life ----
 
@@ -169,13 +175,17 @@ class Runner:
         stack.callback(self.storage.close)
         self.audit = AuditLog(self.runtime / "audit.log", self.session_id)
         stack.callback(self.audit.close)
-        self.client = BrokerClient(access, {}, time_scale=self.clock.speed)
+        self.api = TinkoffAPI(access, transport=config.broker.transport, time_scale=self.clock.speed)
+        self.client = self.api.client
         try:
             await self._know_the_market()
             self._build()
+            if self.options.record is not None:
+                self.recorder = self._build_recorder(self.options.record)
+                stack.callback(self.recorder.close)
             await self._open_session()
         except BaseException:
-            await self.client.close()
+            await self.api.close()
             raise
 
     async def _access(self) -> Access:
@@ -183,14 +193,7 @@ class Runner:
         config = self.config
         if config.system.mode != "paper":
             self.clock = MarketClock.wall()
-            broker = config.broker
-            target = (
-                config.connectivity.primary.target or broker.target or OFFICIAL_TARGETS[config.system.mode]
-            )
-            return Access(
-                target, broker.token, broker.account_id, broker.ca_path, app_name=broker.app_name,
-                confirm_margin_trade=broker.confirm_margin_trade,
-            )  # fmt: skip
+            return broker_access(config)
         endpoint = running_endpoint(Path(config.paper.endpoint))
         if endpoint is None:
             # By default play what the model never saw.
@@ -233,8 +236,8 @@ class Runner:
         desk: OrderDesk = self.client
         shadow: ShadowDesk | None = None
         if self.options.shadow:
-            latency_ns = int(config.backtest.latency_ms * MILLISECOND_NS)
-            desk = shadow = ShadowDesk(self.instruments, self.fee_ppm, latency_ns, self.clock)
+            latency = configuration.backtest_latency(config.backtest)
+            desk = shadow = ShadowDesk(self.instruments, self.fee_ppm, latency, self.clock)
         self.desk = desk
         self.checkpoint_path = self.runtime / "checkpoint.json"
         self.restored = takeover.read_checkpoint(self.checkpoint_path, self.account_ref, self._audit)
@@ -285,6 +288,25 @@ class Runner:
         )
         self._build_edges(config)
 
+    def _build_recorder(self, path: Path) -> RunRecorder:
+        """A folder that cannot be recorded into is said before trading begins."""
+        recorder = RunRecorder(
+            path,
+            self.instruments,
+            mode=self.mode,
+            watermark=self._endpoint.watermark if self._endpoint else "REAL",
+            tariff=self._endpoint.tariff if self._endpoint else self.config.broker.tariff,
+            facts={"session_id": self.session_id, "alias": self.model.alias, "manifest": self.model.sha256},
+            now_ns=self.clock.now_ns,
+            failed=self._recording_failed,
+        )
+        self.loop.on_commands = recorder.commands
+        return recorder
+
+    def _recording_failed(self, reason: str) -> None:
+        self._audit("RESOURCE", "RECORDING_ENDED", reason=reason)
+        self.notifier.send(f"RECORDING_ENDED: {reason}; trading goes on")
+
     def _build_edges(self, config: RunnerConfig) -> None:
         """Connection, pollers, reports."""
         connectivity = config.connectivity
@@ -293,8 +315,7 @@ class Runner:
             if connectivity.backup.target
             else None
         )
-        self.link = Link(
-            self.client,
+        self.link = self.api.connect(
             {i.uid: i for i in self.instruments.values()},
             self.clock,
             self._from_link,
@@ -302,6 +323,7 @@ class Runner:
             depth=config.data.depth,
             backup=backup,
             policy=Policy(connectivity.failure_threshold, connectivity.recovery_message_count),
+            silence_s=connectivity.silence_seconds,
         )
         override = config.manual_override
         self.flag = OverrideFlag(Path(override.flag_path), override.auto_resume_minutes * 60)
@@ -420,6 +442,8 @@ class Runner:
             self.notifier.send("QUEUE_FULL: market data is being dropped, this machine is too slow")
 
     def _from_link(self, event: Event) -> None:
+        if self.recorder is not None:
+            self.recorder.take(event)
         self.post(event)
         if isinstance(event, Connection) and event.up:
             self._reconcile_wanted.set()
@@ -562,8 +586,7 @@ class Runner:
         summary = self.reporter.summary(self._stop_reason, failure)
         self.reporter.record_equity()
         write_json(self.runtime / "status.json", self.reporter.status())
-        await self.link.close()
-        await self.client.close()
+        await self.api.close()
         self.loop.journal.close()
         write_json(self.session_dir / "summary.json", summary)
         fields = {

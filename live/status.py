@@ -46,6 +46,18 @@ def _exists(pid: int) -> bool:
     return True
 
 
+def _streams(connection: dict[str, Any]) -> list[str]:
+    """What the watchdogs saw; nothing in the files of earlier versions."""
+    if "silence" not in connection:
+        return []
+    market, silence = connection["streams"]["market"], connection["silence"]
+    return [
+        f"streams     market life {market['generation']}, found mute {market['mute']} times; silent "
+        f"instruments asked for {silence['probes']} times: {silence['quiet']} quiet, "
+        f"{silence['resubscribed']} subscribed again, {silence['reconnected']} streams made again"
+    ]
+
+
 def lines(status: dict[str, Any], flag: str | None) -> list[str]:
     """The status as text."""
     model, connection, counts = status["model"], status["connection"], status["counts"]
@@ -60,6 +72,7 @@ def lines(status: dict[str, Any], flag: str | None) -> list[str]:
         + ("never" if age is None else f"{age:.1f} s ago")
         + f", {'connected' if connection['up'] else 'DISCONNECTED'} ({connection['channel']}), "
         f"{connection['reconnects']} reconnects",
+        *_streams(connection),
         f"trading     signals {counts.get('signals', 0)}, orders {counts.get('orders', 0)}, fills "
         f"{counts.get('fills', 0)}",
         f"result      gross {status['gross_nano'] / 1e9:+.2f}, fees {status['fees_nano'] / 1e9:.2f}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from live.config_schema import RunnerConfig
 from market.contract.methods import MAX_MESSAGE_BYTES
 from market.errors import BrokerError
 
@@ -77,6 +79,16 @@ def read_paper_endpoint(path: Path) -> PaperEndpoint:
         ) from None
 
 
+def broker_access(config: RunnerConfig) -> Access:
+    """The account that the configuration names, in the modes sandbox and production."""
+    broker = config.broker
+    return Access(
+        config.connectivity.primary.target or broker.target or OFFICIAL_TARGETS[config.system.mode],
+        broker.token, broker.account_id, broker.ca_path, app_name=broker.app_name,
+        confirm_margin_trade=broker.confirm_margin_trade,
+    )  # fmt: skip
+
+
 def root_certificates(access: Access) -> bytes | None:
     """PEM roots to trust; None means gRPC's own list (public roots)."""
     if not access.ca_path:
@@ -97,7 +109,7 @@ def root_certificates(access: Access) -> bytes | None:
     return public + b"\n" + extra
 
 
-def open_channel(access: Access) -> grpc.aio.Channel:
+def open_channel(access: Access, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
     """A channel with a connection of its own: a fail-over must be a real one."""
     credentials = grpc.ssl_channel_credentials(root_certificates(access))
     return grpc.aio.secure_channel(
@@ -115,4 +127,5 @@ def open_channel(access: Access) -> grpc.aio.Channel:
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
         ],
+        interceptors=list(interceptors),
     )

@@ -1,9 +1,8 @@
 """``BrokerClient``: the account side of the Invest API, in the product's whole numbers.
 
-Every call has the deadline that the broker recommends (doubled for reads, which cost nothing to wait for),
-takes its turn in the rate limits, and fails with ``CallFailed``. Orders never raise: ``place`` and ``query``
-answer with an ``OrderReport`` whose status is UNKNOWN when nobody knows. The client order id is the
-idempotency key for ever.
+Every call has a deadline, takes its turn in the rate budget, and fails with ``CallFailed``. Orders never
+raise: ``place`` and ``query`` answer with an ``OrderReport`` whose status is UNKNOWN when nobody knows. The
+client order id is the idempotency key for ever.
 """
 
 from __future__ import annotations
@@ -15,27 +14,19 @@ from typing import Any
 
 import grpc.aio
 
-from live.broker.channel import Access, open_channel
-from live.broker.errors import CANCEL_FAILED, RATE_LIMITED, CallFailed, Failure, Verdict, classify
+from live.broker.channel import Access
+from live.broker.errors import CANCEL_FAILED, RATE_LIMITED, CallFailed, Failure, Verdict
+from live.broker.levels import Levels, levels
 from live.broker.limits import RateLimits
+from live.broker.transport import guarded, open_transport
 from live.core.commands import PlaceOrder
 from live.core.events import FillInfo, OpenOrder, OrderStatus
 from market.contract import convert
 from market.contract import invest_pb2 as pb
-from market.contract.methods import stub
 from market.errors import BrokerError
 from market.fees import fee_nano
 from market.types import BUY, SELL, Instrument
 
-DEADLINES_S: dict[str, float] = {
-    "UsersService/GetAccounts": 2.0, "UsersService/GetInfo": 2.0,
-    "InstrumentsService/ShareBy": 2.0, "InstrumentsService/FutureBy": 2.0,
-    "InstrumentsService/GetInstrumentBy": 2.0,
-    "InstrumentsService/FindInstrument": 2.0, "InstrumentsService/GetFuturesMargin": 2.0,
-    "OrdersService/PostOrder": 1.5, "OrdersService/CancelOrder": 1.5, "OrdersService/GetOrderState": 0.6,
-    "OrdersService/GetOrders": 1.0, "OperationsService/GetPositions": 2.0,
-    "MarketDataService/GetOrderBook": 1.0, "MarketDataService/GetTradingStatus": 1.0,
-}  # fmt: skip
 MAX_ORDER_WAIT_S = 0.3
 """An order that would wait longer for its turn is refused here: by then the price is another one."""
 MAX_OTHER_WAIT_S = 5.0
@@ -99,28 +90,33 @@ def _both_ids(client_order_id: str, exchange_order_id: str) -> list[tuple[str, A
 
 
 class BrokerClient:
-    """Calls of one account over one channel. ``fee_ppm`` per ticker: fees are computed here, because the
-    broker reports them late or not at all."""
+    """Calls of one account over one channel.
+
+    ``fee_ppm`` per ticker: fees are computed here, because the broker reports them late or not at all.
+    ``time_scale``: market seconds per second, for a paper exchange. ``transport``: native, or sdk (raises
+    SdkMissing).
+    """
 
     def __init__(
         self,
         access: Access,
         fee_ppm: Mapping[str, int],
         *,
-        limits: RateLimits | None = None,
         time_scale: float = 1.0,
+        transport: str = "native",
     ) -> None:
         self.access = access
         self.account_id = access.account_id
+        self.limits = RateLimits(time_scale)
         self._fee_ppm = dict(fee_ppm)
-        self._limits = limits or RateLimits(time_scale)
-        self._channel = open_channel(access)
-        self._stubs: dict[str, Any] = {}
+        self._kind = transport
+        self._transport = open_transport(transport, access)
         self._by_uid: dict[str, Instrument] = {}
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        return self._channel
+        """What the streams use, too."""
+        return self._transport.channel
 
     @property
     def instruments(self) -> dict[str, Instrument]:
@@ -132,13 +128,12 @@ class BrokerClient:
 
     async def switch(self, access: Access) -> None:
         """Goes on over another channel (fail-over); calls in flight on the old one end as UNKNOWN."""
-        old, self._channel = self._channel, open_channel(access)
+        old, self._transport = self._transport, open_transport(self._kind, access)
         self.access = access
-        self._stubs.clear()
         await old.close()
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._transport.close()
 
     # ---- the account ----
 
@@ -256,6 +251,12 @@ class BrokerClient:
             lots_executed=order.lots_executed,
         )
 
+    async def order_book(self, instrument: Instrument, depth: int) -> Levels:
+        """The book as the broker has it now; raises CallFailed, ConversionError."""
+        request = pb.GetOrderBookRequest(instrument_id=instrument.uid, depth=depth)
+        reply = await self._call("MarketDataService/GetOrderBook", request, wait_s=MAX_OTHER_WAIT_S)
+        return levels(reply, instrument)
+
     # ---- orders ----
 
     async def place(self, order: PlaceOrder, instrument: Instrument) -> OrderReport:
@@ -263,7 +264,7 @@ class BrokerClient:
         key = "OrdersService/PostOrder"
         if order.order_type == "stop":
             return OrderReport(order.client_order_id, "REJECTED", reason="STOP_ORDERS_NOT_SUPPORTED")
-        if self._limits.wait_s(key) > MAX_ORDER_WAIT_S:
+        if self.limits.wait_s(key) > MAX_ORDER_WAIT_S:
             return OrderReport(order.client_order_id, "REJECTED", reason="OWN_RATE_LIMIT")
         request = pb.PostOrderRequest(
             quantity=order.lots,
@@ -411,29 +412,4 @@ class BrokerClient:
         raise AssertionError("unreachable")
 
     async def _call(self, key: str, request: Any, *, wait_s: float) -> Any:
-        wait = self._limits.wait_s(key)
-        if wait > wait_s:
-            raise CallFailed(
-                key, Failure(Verdict.REFUSED, "OWN_RATE_LIMIT", f"the next turn is in {wait:.1f} s")
-            )
-        if wait > 0:
-            await asyncio.sleep(wait)
-        self._limits.take(key)
-        if key not in self._stubs:
-            self._stubs[key] = stub(self._channel, key)
-        try:
-            return await self._stubs[key](request, timeout=DEADLINES_S[key], metadata=self.access.metadata)
-        except grpc.aio.AioRpcError as error:
-            failure = classify(error)
-        except asyncio.CancelledError:
-            # grpc.aio raises CancelledError as well when the channel is closed under a call (fail-over).
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            failure = Failure(
-                Verdict.UNKNOWN, "CHANNEL_CLOSED", "the connection was replaced during the call"
-            )
-        except grpc.aio.UsageError as error:
-            failure = Failure(Verdict.UNKNOWN, "CHANNEL_CLOSED", str(error))
-        if failure.code == RATE_LIMITED:
-            self._limits.exhausted(key)
-        raise CallFailed(key, failure)
+        return await guarded(self._transport, self.limits, key, request, wait_s=wait_s)

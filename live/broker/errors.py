@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -21,6 +22,7 @@ CANCEL_FAILED = "30059"
 ORDER_NOT_FOUND = "50005"
 RATE_LIMITED = "80002"
 TOO_MANY_STREAMS = "80001"
+STREAM_TOO_OLD = "80005"
 _CODE = re.compile(r"\s*(\d{5})(?!\d)")
 """The broker's details begin with its code; elsewhere five digits may be a port ("connect to ...:50051")."""
 _DOUBTFUL = (
@@ -47,6 +49,8 @@ class Failure:
     code: str
     text: str
     retry_after_s: float = 0.0
+    goaway: bool = False
+    """The server ended the connection in good order (a planned restart): come back at once."""
 
     def __str__(self) -> str:
         return f"{self.code} {self.text}".strip()
@@ -72,10 +76,10 @@ def classify(error: grpc.aio.AioRpcError) -> Failure:
     """The meaning of a gRPC error."""
     details = error.details() or ""
     found = _CODE.match(details)
-    metadata = _metadata(error)
+    metadata = headers_of(error)
     text = metadata.get("message", "") or details
     if found is None:
-        return Failure(Verdict.UNKNOWN, error.code().name, text[:200])
+        return Failure(Verdict.UNKNOWN, error.code().name, text[:200], goaway="goaway" in text.lower())
     code = found.group(1)
     retry_after = (
         _seconds(metadata.get("x-ratelimit-reset", "")) if code in (RATE_LIMITED, TOO_MANY_STREAMS) else 0.0
@@ -94,9 +98,15 @@ def _verdict(code: str) -> Verdict:
     return Verdict.REFUSED if code[0] in "134589" else Verdict.UNKNOWN
 
 
-def _metadata(error: grpc.aio.AioRpcError) -> dict[str, str]:
+def headers_of(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """Initial and trailing metadata of a failed call, as text."""
+    return as_text(error.initial_metadata(), error.trailing_metadata())
+
+
+def as_text(*metadata: Any) -> dict[str, str]:
+    """gRPC metadata as a dictionary of text; of a key given twice the last."""
     pairs: dict[str, str] = {}
-    for source in (error.initial_metadata(), error.trailing_metadata()):
+    for source in metadata:
         for key, value in source or ():
             pairs[str(key)] = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return pairs

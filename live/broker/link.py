@@ -1,8 +1,10 @@
-"""Keeps the runner connected: both streams, back-off with jitter, and the backup channel.
+"""Keeps the runner connected: both streams, back-off with full jitter, the watchdog, the backup channel.
 
-The link is up when both streams are subscribed. ``failure_threshold`` failures in a row on the primary switch
-everything (calls too) to the backup, whose connection is kept warm; ``recovery_message_count`` good answers
-from the primary bring it back.
+The link is up when both streams are subscribed. A stream that ends is opened again and subscribed to
+everything; at once after a planned restart of the server (GOAWAY), after two minutes when the broker counts
+too many streams (80001), else after a random part of a pause that doubles. ``failure_threshold`` failures in
+a row on the primary switch everything (calls too) to the backup, whose connection is kept warm;
+``recovery_message_count`` good answers from the primary bring it back.
 """
 
 from __future__ import annotations
@@ -17,17 +19,23 @@ import grpc.aio
 
 from live.broker.channel import Access, open_channel
 from live.broker.client import BrokerClient, OrderReport
-from live.broker.stream import MarketStream, OrderStream, StreamDown
+from live.broker.stream import MarketDataStream, OrderStream, StreamDown
+from live.broker.watchdog import SilenceWatch
 from live.clock import MarketClock
 from live.core.events import Connection, Event
 from market.contract import invest_pb2 as pb
 from market.contract.methods import stub
 from market.types import Instrument
 
+MIN_PAUSE_S = 0.02
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 15.0
 HEALTHY_AFTER_S = 30.0
 """A stream that lived so long starts its next back-off from the beginning."""
+AT_ONCE_AFTER_S = 1.0
+"""A stream that did not even live so long waits its turn, however politely it was ended."""
+AT_ONCE_PAUSE_S = 0.05
+SILENCE_S = 10.0
 PROBE_INTERVAL_S = 1.0
 PROBE_TIMEOUT_S = 1.0
 
@@ -39,7 +47,7 @@ class Policy:
 
 
 class Backoff:
-    """Exponential with full jitter, so that many clients do not return together."""
+    """Exponential with full jitter: anything up to the pause, so that many clients do not return together."""
 
     def __init__(self, rng: random.Random | None = None) -> None:
         self._rng = rng or random.Random()
@@ -47,7 +55,7 @@ class Backoff:
 
     def next_s(self) -> float:
         pause, self._pause_s = self._pause_s, min(MAX_PAUSE_S, self._pause_s * 2)
-        return pause * (0.5 + 0.5 * self._rng.random())
+        return max(MIN_PAUSE_S, pause * self._rng.random())
 
     def reset(self) -> None:
         self._pause_s = FIRST_PAUSE_S
@@ -67,6 +75,7 @@ class Link:
         depth: int,
         backup: Access | None = None,
         policy: Policy | None = None,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self._client, self._clock, self._emit = client, clock, emit
         self._primary, self._backup = client.access, backup
@@ -79,14 +88,23 @@ class Link:
         self.channel = "primary"
         self.reconnects = 0
         self.last_error = ""
-        self.market = MarketStream(
+        self.market = MarketDataStream(
             client, instruments, clock, emit, depth=depth, on_up=lambda: self._set("market")
         )
         self.orders = OrderStream(client, report, on_up=lambda: self._set("orders"))
+        self.watch = SilenceWatch(self.market, client, depth=depth, silence_s=self._wall_s(silence_s))
 
     @property
     def up(self) -> bool:
         return self._announced
+
+    def report(self) -> dict[str, Any]:
+        """Everything that is counted, JSON-able, for the status file."""
+        return {
+            "streams": {"market": self.market.report(), "orders": self.orders.report()},
+            "silence": self.watch.report(),
+            "limits": self._client.limits.report(),
+        }
 
     async def run(self) -> None:
         if self._backup is not None:
@@ -95,6 +113,7 @@ class Link:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep("market", self.market.run_once), name="market-stream")
             group.create_task(self._keep("orders", self.orders.run_once), name="order-stream")
+            group.create_task(self.watch.run(), name="silence-watch")
             if self._backup is not None:
                 group.create_task(self._probe_primary(), name="primary-probe")
 
@@ -105,12 +124,22 @@ class Link:
             try:
                 await run_once()
             except StreamDown as down:
-                if loop.time() - started > HEALTHY_AFTER_S:
+                lived_s = loop.time() - started
+                if lived_s > HEALTHY_AFTER_S:
                     backoff.reset()
                 self.reconnects += 1
-                self._lost(name, down.reason)
+                self._lost(name, down)
                 if on == self.channel and not await self._maybe_fail_over():
-                    await asyncio.sleep(max(down.pause_s, backoff.next_s()))
+                    await asyncio.sleep(self._pause_s(down, backoff, lived_s))
+
+    def _pause_s(self, down: StreamDown, backoff: Backoff, lived_s: float) -> float:
+        if down.at_once and lived_s > AT_ONCE_AFTER_S:
+            return AT_ONCE_PAUSE_S
+        return max(self._wall_s(down.pause_s), backoff.next_s())
+
+    def _wall_s(self, market_s: float) -> float:
+        """A paper clock that stands or crawls makes nothing wait longer."""
+        return market_s / max(1.0, self._clock.speed)
 
     def _set(self, name: str) -> None:
         self._up[name] = True
@@ -118,10 +147,10 @@ class Link:
             self._announced, self._failures = True, 0
             self._emit(Connection(self._clock.now_ns(), True, self.channel, ""))
 
-    def _lost(self, name: str, reason: str) -> None:
+    def _lost(self, name: str, down: StreamDown) -> None:
         self._up[name] = False
-        self._failures += 1
-        self.last_error = f"{name} stream: {reason}"
+        self._failures += down.counts
+        self.last_error = f"{name} stream: {down.reason}"
         if self._announced:
             self._announced = False
             self._emit(Connection(self._clock.now_ns(), False, self.channel, self.last_error))

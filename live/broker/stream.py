@@ -3,19 +3,22 @@
 A stream that says nothing for ``MUTE_INTERVALS`` ping intervals is dead, whatever TCP thinks; gRPC's
 keepalive only helps. Messages are read straight from the protobuf into core events (the official SDK's
 objects cost 80 times as much and fall behind without an error). Reading never waits for the engine: it only
-stamps and hands over.
+stamps and hands over. Every life of a stream has a generation number; whatever comes from an older one is
+dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc.aio
 
 from live.broker.client import BrokerClient, OrderReport, status_of
-from live.broker.errors import classify
+from live.broker.errors import STREAM_TOO_OLD, TOO_MANY_STREAMS, classify
+from live.broker.levels import Levels, levels
 from live.clock import MarketClock
 from live.core.events import Book, Event, Quarantine, Trade, TradingStatus
 from market.contract import convert
@@ -27,6 +30,7 @@ from market.types import BUY, SELL, Instrument
 PING_MS = 5_000
 MUTE_INTERVALS = 2.5
 SUBSCRIBE_TIMEOUT_S = 10.0
+STREAM_COUNT_REFRESH_S = 120.0
 _SIDE = {pb.TRADE_DIRECTION_BUY: BUY, pb.TRADE_DIRECTION_SELL: SELL}
 _CAUSES = {
     pb.OrderStateStreamResponse.CAUSE_CANCELLED_BY_CLIENT: "CANCELLED_BY_CLIENT",
@@ -40,11 +44,25 @@ _CAUSES = {
 
 
 class StreamDown(Exception):
-    """A stream ended. ``pause_s``: how long the broker wants to be left alone."""
+    """A stream ended. ``pause_s``: how long the broker wants to be left alone; ``at_once``: it ended in good
+    order and may be opened again without a pause; ``counts``: it speaks against the connection.
+    """
 
-    def __init__(self, reason: str, pause_s: float = 0.0) -> None:
+    def __init__(
+        self, reason: str, pause_s: float = 0.0, *, at_once: bool = False, counts: bool = True
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.pause_s = reason, pause_s
+        self.reason, self.pause_s, self.at_once, self.counts = reason, pause_s, at_once, counts
+
+
+def _down(error: grpc.aio.AioRpcError) -> StreamDown:
+    failure = classify(error)
+    if failure.code == TOO_MANY_STREAMS:
+        # The broker counts the streams of a dead connection for up to two minutes: another attempt, or
+        # another channel, would only be one more.
+        return StreamDown(str(failure), max(STREAM_COUNT_REFRESH_S, failure.retry_after_s), counts=False)
+    at_once = failure.goaway or failure.code == STREAM_TOO_OLD
+    return StreamDown(str(failure), failure.retry_after_s, at_once=at_once, counts=not at_once)
 
 
 def tradable(status: pb.TradingStatus | pb.GetTradingStatusResponse) -> bool:
@@ -52,40 +70,67 @@ def tradable(status: pb.TradingStatus | pb.GetTradingStatusResponse) -> bool:
     return bool(status.market_order_available_flag and status.limit_order_available_flag)
 
 
-class _Watched:
-    """One life of one stream: opened, read with a silence limit, and always cancelled at the end."""
+class _Life:
+    """One life of one stream after the other: opened, read with a silence limit, always cancelled."""
 
     ping_ms = PING_MS
 
     def __init__(self) -> None:
+        self.generation = 0
         self.messages = 0
+        self.late_messages = 0
+        self.mute = 0
+        self._call: Any = None
+        self._doom = ""
 
-    async def _read_all(self, call: Any, take: Callable[[Any], None]) -> None:
+    def fail(self, reason: str) -> None:
+        """Ends this life; the next one subscribes to everything again."""
+        if self._call is not None:
+            self._doom = reason
+            self._call.cancel()
+
+    def report(self) -> dict[str, int]:
+        return {
+            "generation": self.generation,
+            "messages": self.messages,
+            "late_messages": self.late_messages,
+            "mute": self.mute,
+        }
+
+    def _begin(self, call: Any) -> int:
+        self._call, self._doom = call, ""
+        self.generation += 1
+        return self.generation
+
+    async def _read_all(self, call: Any, generation: int, take: Callable[[Any], None]) -> None:
         mute_s = self.ping_ms / 1000 * MUTE_INTERVALS
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(mute_s) as limit:
                 while (message := await call.read()) is not grpc.aio.EOF:
+                    if generation != self.generation:
+                        self.late_messages += 1
+                        break
                     limit.reschedule(loop.time() + mute_s)
                     self.messages += 1
                     take(message)
         except TimeoutError:
+            self.mute += 1
             raise StreamDown(f"no message for {mute_s:.1f} s: the stream is mute") from None
         except grpc.aio.AioRpcError as error:
-            failure = classify(error)
-            raise StreamDown(str(failure), failure.retry_after_s) from None
+            raise (StreamDown(self._doom) if self._doom else _down(error)) from None
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
-            raise StreamDown("the connection was replaced") from None
+            raise StreamDown(self._doom or "the connection was replaced") from None
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             raise StreamDown(str(error)) from None
         finally:
             call.cancel()
-        raise StreamDown("the server closed the stream")
+        raise StreamDown(self._doom or "the server closed the stream")
 
 
-class MarketStream(_Watched):
+class MarketDataStream(_Life):
     """Books, trades and trading statuses of ``instruments`` (by uid) as core events to ``emit``."""
 
     def __init__(
@@ -102,8 +147,11 @@ class MarketStream(_Watched):
         self._client, self._instruments, self._clock, self._emit = client, dict(instruments), clock, emit
         self._depth, self._on_up = depth, on_up
         self._missing: set[str] = set()
-        self._bad_prices: set[str] = set()
+        self._distrusted: set[str] = set()
+        self._closed: set[str] = set()
+        self._books: dict[str, tuple[float, Levels | None]] = {}
         self._is_up = False
+        self._up_at = 0.0
         self.clock_skew_ns = 0
         """Server time of the last ping minus ours (includes the way of the message)."""
 
@@ -112,19 +160,55 @@ class MarketStream(_Watched):
         call = stub(self._client.channel, "MarketDataStreamService/MarketDataStream")(
             metadata=self._client.access.metadata
         )
+        generation = self._begin(call)
         self._is_up = False
+        self._books.clear()
+        self._closed.clear()  # the subscription tells again
         self._missing = {"books", "trades", "info"} | (set() if self._clock.anchored else {"ping"})
         try:
-            for request in self._requests():
+            for request in self._requests(list(self._instruments)):
                 await asyncio.wait_for(call.write(request), SUBSCRIBE_TIMEOUT_S)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, grpc.aio.UsageError) as error:
             call.cancel()
-            reason = str(classify(error)) if isinstance(error, grpc.aio.AioRpcError) else repr(error)
-            raise StreamDown(f"subscribing failed: {reason}") from None
-        await self._read_all(call, self._take)
+            if isinstance(error, grpc.aio.AioRpcError):
+                raise _down(error) from None
+            raise StreamDown(f"subscribing failed: {error!r}") from None
+        except asyncio.CancelledError:
+            call.cancel()
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            raise StreamDown("the connection was replaced") from None
+        await self._read_all(call, generation, self._take)
 
-    def _requests(self) -> list[pb.MarketDataRequest]:
-        ids = list(self._instruments)
+    # ---- what the watchdog needs ----
+
+    @property
+    def up(self) -> bool:
+        return self._is_up
+
+    def watched(self) -> Mapping[str, Instrument]:
+        """Instruments that should be heard of: all but those that do not trade."""
+        return {uid: i for uid, i in self._instruments.items() if uid not in self._closed}
+
+    def book_of(self, uid: str) -> tuple[float, Levels | None]:
+        """(loop time, levels) of the last streamed book; before the first one when the stream came up."""
+        return self._books.get(uid, (self._up_at, None))
+
+    async def resubscribe(self, uid: str) -> None:
+        """Subscribes to one instrument again on the open stream. A stream that cannot be written ends by
+        itself.
+        """
+        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            for request in self._requests([uid])[1:]:
+                await self._call.write(request)
+
+    def distrust(self, uid: str, why: str) -> None:
+        """The instrument's book is not believed until a sound one arrives."""
+        self._distrust(self._clock.now_ns(), self._instruments[uid].ticker, why)
+
+    # ---- requests ----
+
+    def _requests(self, ids: Sequence[str]) -> list[pb.MarketDataRequest]:
         subscribe = pb.SUBSCRIPTION_ACTION_SUBSCRIBE
         return [
             pb.MarketDataRequest(ping_settings=pb.PingDelaySettings(ping_delay_ms=self.ping_ms)),
@@ -187,6 +271,7 @@ class MarketStream(_Watched):
         self._missing.discard(what)
         if not self._missing and not self._is_up:
             self._is_up = True
+            self._up_at = asyncio.get_running_loop().time()
             self._on_up()
 
     def _ping(self, ping: pb.Ping) -> None:
@@ -201,26 +286,15 @@ class MarketStream(_Watched):
             return
         now_ns = self._clock.now_ns()
         try:
-            bid_px, bid_qty = convert.book_levels(book.bids, instrument.tick_nano)
-            ask_px, ask_qty = convert.book_levels(book.asks, instrument.tick_nano)
+            now = levels(book, instrument)
         except ConversionError as error:
             self._distrust(now_ns, instrument.ticker, str(error))
             return
-        if instrument.ticker in self._bad_prices:
-            self._bad_prices.discard(instrument.ticker)
-            self._emit(Quarantine(now_ns, instrument.ticker, False, "prices are on the tick grid again"))
-        self._emit(
-            Book(
-                now_ns,
-                instrument.ticker,
-                convert.to_ns(book.time),
-                bid_px,
-                bid_qty,
-                ask_px,
-                ask_qty,
-                book.is_consistent,
-            )
-        )
+        self._books[book.instrument_uid] = (asyncio.get_running_loop().time(), now)
+        if instrument.ticker in self._distrusted:
+            self._distrusted.discard(instrument.ticker)
+            self._emit(Quarantine(now_ns, instrument.ticker, False, "sound books arrive again"))
+        self._emit(Book(now_ns, instrument.ticker, convert.to_ns(book.time), *now, book.is_consistent))
 
     def _trade(self, trade: pb.Trade) -> None:
         instrument = self._instruments.get(trade.instrument_uid)
@@ -238,8 +312,8 @@ class MarketStream(_Watched):
         )
 
     def _distrust(self, now_ns: int, ticker: str, why: str) -> None:
-        if ticker not in self._bad_prices:
-            self._bad_prices.add(ticker)
+        if ticker not in self._distrusted:
+            self._distrusted.add(ticker)
             self._emit(Quarantine(now_ns, ticker, True, why))
 
     def _status(self, status: pb.TradingStatus) -> None:
@@ -248,10 +322,12 @@ class MarketStream(_Watched):
             text = pb.SecurityTradingStatus.Name(status.trading_status).removeprefix(
                 "SECURITY_TRADING_STATUS_"
             )
-            self._emit(TradingStatus(self._clock.now_ns(), instrument.ticker, tradable(status), text))
+            can_trade = tradable(status)
+            (self._closed.discard if can_trade else self._closed.add)(status.instrument_uid)
+            self._emit(TradingStatus(self._clock.now_ns(), instrument.ticker, can_trade, text))
 
 
-class OrderStream(_Watched):
+class OrderStream(_Life):
     """States of our orders as ``OrderReport`` to ``report``."""
 
     def __init__(
@@ -268,7 +344,7 @@ class OrderStream(_Watched):
         call = stub(self._client.channel, "OrdersStreamService/OrderStateStream")(
             request, metadata=self._client.access.metadata
         )
-        await self._read_all(call, self._take)
+        await self._read_all(call, self._begin(call), self._take)
 
     def _take(self, message: pb.OrderStateStreamResponse) -> None:
         kind = message.WhichOneof("payload")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +15,13 @@ import pytest
 from live.broker.channel import Access, read_paper_endpoint
 from live.broker.client import BrokerClient, status_of
 from live.broker.errors import Verdict, classify
-from live.broker.limits import RateLimits, TokenBucket
-from live.broker.link import FIRST_PAUSE_S, MAX_PAUSE_S, Backoff, Link, Policy
+from live.broker.link import Link, Policy
 from live.clock import MarketClock
 from live.core.commands import PlaceOrder
 from live.core.events import Book, Connection, Trade
 from market.contract import invest_pb2 as pb
 from market.errors import BrokerError
+from market.paper.faults import Fault
 from market.paper.server import PaperServer
 from market.recording import Recording
 from market.simulator import SimSpec, simulate_recording
@@ -193,6 +192,49 @@ def test_a_lost_reply_is_unknown_and_found_later_never_sent_twice(recording, tmp
     with_exchange(recording, tmp_path, work)
 
 
+def test_an_answer_that_does_not_come_in_time_is_unknown_and_found_later(recording, tmp_path):
+    async def work(server, client):
+        async with linked(server, client) as (_, events, _):
+            await first_books(events)
+            server.faults.add(Fault("slow_ack", method="OrdersService/PostOrder", count=1, ms=60_000))
+            order = market_order()
+            report = await client.place(order, by_ticker(client, "SIMP"))
+            assert (report.status, report.reason[:17]) == ("UNKNOWN", "DEADLINE_EXCEEDED")
+            assert (await client.query(order.client_order_id)).status == "FILLED"
+
+    with_exchange(recording, tmp_path, work)
+
+
+def test_out_of_requests_is_a_refusal_that_is_remembered(recording, tmp_path):
+    async def work(server, client):
+        async with linked(server, client) as (_, events, _):
+            await first_books(events)
+            server.faults.add(Fault("resource_exhausted", method="OrdersService/PostOrder", count=1))
+            report = await client.place(market_order(), by_ticker(client, "SIMP"))
+            assert (report.status, report.reason[:5]) == ("REJECTED", "80002")
+            again = await client.place(market_order(), by_ticker(client, "SIMP"))
+            assert (again.status, again.reason) == ("REJECTED", "OWN_RATE_LIMIT")
+            assert client.limits.report()["post_order"]["refused"] == 1
+            assert (await client.query(str(uuid.uuid4()))).not_found  # other methods go on
+
+    with_exchange(recording, tmp_path, work)
+
+
+def test_a_key_that_got_there_before_is_looked_for(recording, tmp_path):
+    async def work(server, client):
+        async with linked(server, client) as (_, events, _):
+            await first_books(events)
+            order, instrument = market_order(), by_ticker(client, "SIMP")
+            server.faults.add(Fault("lost_reply_70002", count=1))
+            server.faults.add(Fault("duplicate_30057"))
+            assert (await client.place(order, instrument)).status == "UNKNOWN"
+            again = await client.place(order, instrument)
+            assert (again.status, again.lots_executed) == ("FILLED", 3)
+            assert len(server.exchange.orders) == 1
+
+    with_exchange(recording, tmp_path, work)
+
+
 def test_refusals_are_refusals(recording, tmp_path):
     async def work(server, client):
         async with linked(server, client) as (_, events, _):
@@ -313,35 +355,3 @@ def test_lots_are_trusted_more_than_the_status_text():
     assert status_of(pb.EXECUTION_REPORT_STATUS_NEW, 1, 3) == "PARTIAL"
     assert status_of(pb.EXECUTION_REPORT_STATUS_CANCELLED, 1, 3) == "CANCELLED"
     assert status_of(99, 0, 3) == "UNKNOWN"
-
-
-def test_a_bucket_gives_no_more_than_its_rate_and_keeps_its_reserve():
-    bucket = TokenBucket(4, 2, reserve=2, now=0.0)
-    for _ in range(2):
-        assert bucket.wait_s(now=0.0) == 0
-        bucket.take(now=0.0)
-    assert bucket.wait_s(now=0.0) == pytest.approx(0.5)
-    assert bucket.wait_s(privileged=True, now=0.0) == 0
-    taken, now = 0, 0.0
-    while now < 60:
-        if bucket.wait_s(now=now) == 0:
-            bucket.take(now=now)
-            taken += 1
-        now += 0.05
-    assert taken <= 2 * 60 + 4
-
-
-def test_cancels_pass_when_orders_must_wait():
-    limits = RateLimits()
-    while limits.wait_s("OrdersService/PostOrder") == 0:
-        limits.take("OrdersService/PostOrder")
-    assert limits.wait_s("OrdersService/CancelOrder") == 0
-
-
-def test_the_back_off_grows_is_bounded_and_starts_again():
-    backoff = Backoff(random.Random(1))
-    pauses = [backoff.next_s() for _ in range(12)]
-    assert pauses[0] <= FIRST_PAUSE_S
-    assert MAX_PAUSE_S / 2 <= pauses[-1] <= MAX_PAUSE_S
-    backoff.reset()
-    assert backoff.next_s() <= FIRST_PAUSE_S

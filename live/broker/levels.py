@@ -1,0 +1,25 @@
+"""The levels of one book in whole numbers, from a streamed book or from a unary answer alike."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from market.contract import convert
+from market.contract import invest_pb2 as pb
+from market.types import Instrument
+
+
+class Levels(NamedTuple):
+    """Prices in ticks and sizes in lots, best first."""
+
+    bid_px: tuple[int, ...]
+    bid_qty: tuple[int, ...]
+    ask_px: tuple[int, ...]
+    ask_qty: tuple[int, ...]
+
+
+def levels(book: pb.OrderBook | pb.GetOrderBookResponse, instrument: Instrument) -> Levels:
+    """Raises ConversionError when a price is not on the instrument's tick grid."""
+    bid_px, bid_qty = convert.book_levels(book.bids, instrument.tick_nano)
+    ask_px, ask_qty = convert.book_levels(book.asks, instrument.tick_nano)
+    return Levels(bid_px, bid_qty, ask_px, ask_qty)
