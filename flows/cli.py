@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from flows import data_cli, ingest_cli, simulate_cli
+from flows.verbs import Run, help_of
 from market.errors import ConfigError, ScalperError
 
 REFUSED = 3
@@ -23,11 +25,12 @@ a day with it:
                                             move the alias, if the gate lets it
 
 on your own data, apart from the project's own results:
-  scalper data info path/to/recording
+  scalper data info path/to/recording       what it holds, and whether that can be a market
+  scalper data plot path/to/recording --out runtime/plots
   scalper workspace mine --recording path/to/recording --set labels.horizon_s=30
   scalper -C runtime/workspaces/mine repro
 
-exit status: 0 done, 2 an error that one line explains, 3 the gate refused.
+exit status: 0 done, 1 data validate found something, 2 an error that one line explains, 3 the gate refused.
 """
 
 
@@ -43,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
-    def verb(
-        name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
-    ) -> argparse.ArgumentParser:
+    def verb(name: str, run: Run, text: str, example: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -91,38 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--dir", type=Path, default=Path("keys"))
 
-    sub = verb(
-        "simulate", _simulate, "write a simulated recording", "scalper simulate /data/sim --hours 1 --seed 3"
-    )
-    sub.add_argument("out", type=Path)
-    sub.add_argument("--hours", type=float, default=1.0)
-    sub.add_argument(
-        "--dt", type=float, default=0.25, metavar="SECONDS", help="between two books (default 0.25)"
-    )
-    sub.add_argument("--seed", type=int, default=7)
-    sub.add_argument("--day", default="2026-01-15")
+    for module in (simulate_cli, ingest_cli, data_cli):
+        module.add(verb)
 
-    sub = verb("ingest", _ingest, "turn a source of any known kind into a clean recording",
-               "scalper ingest ../downloads/rts /data/rts")  # fmt: skip
-    sub.add_argument("source", type=Path)
-    sub.add_argument("out", type=Path)
-    sub.add_argument("--kind", help="own, moex-rts (default: found out from the files)")
-
-    data = verb("data", _help_of("data"), "look at recordings", "scalper data info data/recording")
-    data_verbs = data.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for name, run, text in (
-        ("info", _data_info, "what a recording holds"),
-        (
-            "validate",
-            _data_validate,
-            "count crossed, unsorted, backward and other unsound rows (exit 1 if any)",
-        ),
-    ):
-        sub = data_verbs.add_parser(name, help=text, description=text)
-        sub.add_argument("path", type=Path, nargs="?", default=Path("data/recording"))
-        sub.set_defaults(run=run)
-
-    features = verb("features", _help_of("features"), "the feature schema", "scalper features list")
+    features = verb("features", help_of("features"), "the feature schema", "scalper features list")
     sub = features.add_subparsers(title="verbs", metavar="VERB", required=True).add_parser(
         "list", help="name, unit, window and source of every feature, and the schema hash"
     )
@@ -181,13 +154,6 @@ def overrides_of(texts: Sequence[str]) -> dict[str, object]:
     return out
 
 
-def _help_of(name: str) -> Callable[[argparse.Namespace], int]:
-    def run(args: argparse.Namespace) -> int:  # argparse requires the inner verb, so this never runs
-        raise ConfigError(f"scalper {name} needs a verb: see scalper {name} --help")
-
-    return run
-
-
 def _demo(args: argparse.Namespace) -> int:
     from flows import demo
 
@@ -237,54 +203,6 @@ def _keygen(args: argparse.Namespace) -> int:
     private, public = generate_keys(args.dir)
     print(f"{private} signs bundles and never leaves this machine; give {public} to the trading box")
     return 0
-
-
-def _simulate(args: argparse.Namespace) -> int:
-    from market.simulator import simulate_recording
-
-    recording, _ = simulate_recording(args.out, hours=args.hours, dt_s=args.dt, seed=args.seed, day=args.day)
-    print(f"SIMULATED recording at {args.out}: {', '.join(i.ticker for i in recording.info.instruments)}")
-    return 0
-
-
-def _ingest(args: argparse.Namespace) -> int:
-    from market.importers import ingest
-
-    recording, _ = ingest(args.source, args.out, kind=args.kind, progress=print)
-    print(f"{recording.info.watermark} recording at {args.out}, data hash {recording.data_hash()[:12]}")
-    return 0
-
-
-def _data_info(args: argparse.Namespace) -> int:
-    from market.recording import Recording
-
-    recording = Recording.open(args.path)
-    info = recording.info
-    print(
-        f"{args.path}: {info.watermark}, source {info.source}, tariff {info.tariff}, "
-        f"hash {recording.data_hash()[:12]}"
-    )
-    for instrument in info.instruments:
-        for day in info.days[instrument.ticker]:
-            market = recording.read(instrument.ticker, day)
-            hours = (int(market.books.recv_ns[-1]) - int(market.books.recv_ns[0])) / 3.6e12
-            print(
-                f"  {instrument.ticker} {day} ({instrument.kind}): {len(market.books):,} books, "
-                f"{len(market.trades):,} trades, {hours:.2f} h"
-            )
-    return 0
-
-
-def _data_validate(args: argparse.Namespace) -> int:
-    from market.importers import IMPORTERS, detect
-    from market.validate import clean_day
-
-    dropped = 0
-    for day in IMPORTERS[detect(args.path)].load(args.path).days:
-        _, report = clean_day(day)
-        dropped += report.books_dropped + report.trades_dropped
-        print("\n".join(report.lines()))
-    return 1 if dropped else 0
 
 
 def _features_list(args: argparse.Namespace) -> int:

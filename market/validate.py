@@ -115,7 +115,7 @@ def clean_day(day: InstrumentDay) -> tuple[InstrumentDay, BookReport]:
     )
     books = day.books if keep.all() else day.books.rows(keep)
     trades = day.trades if keep_trades.all() else day.trades.rows(keep_trades)
-    return InstrumentDay(day.instrument, day.day, books, trades), report
+    return replace(day, books=books, trades=trades), report
 
 
 def _judge_books(books: Books) -> tuple[BookReport, Mask]:

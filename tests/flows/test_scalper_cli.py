@@ -57,8 +57,13 @@ def test_simulate_then_look_then_validate(tmp_path: Path, capsys: pytest.Capture
     assert main(["data", "info", str(out)]) == 0
     assert main(["data", "validate", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "SIMULATED" in said and "SIMP 2026-01-15 (share): 288 books" in said and "none dropped" in said
-    assert main(["ingest", str(out), str(tmp_path / "again")]) == 0
+    assert (
+        "SIMULATED" in said
+        and "SIMP 2026-01-15: 288 books" in said
+        and "SIMP 2026-01-15: ok" in said
+        and "none dropped" in said
+    )
+    assert main(["ingest", str(out), "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "recording.json").is_file()
 
 
@@ -66,10 +71,10 @@ def test_simulate_then_look_then_validate(tmp_path: Path, capsys: pytest.Capture
     ("argv", "expected"),
     [
         (["data", "info", "nowhere"], "there is no recording at nowhere"),
-        (["data", "validate", "nowhere"], "there is nothing at nowhere"),
+        (["data", "validate", "nowhere"], "there is no recording at nowhere"),
         (["-C", "nowhere", "repro"], "-C nowhere: there is no such folder"),
         (["repro"], "has no dvc.yaml"),
-        (["ingest", "nowhere", "out", "--kind", "qsh"], "unknown kind of source 'qsh'"),
+        (["ingest", "qsh", "nowhere", "--out", "out"], "there is nothing at nowhere"),
         (["simulate", "out", "--hours", "0"], "simulated hours must be above 0"),
     ],
 )

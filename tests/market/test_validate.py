@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from market.types import DEPTH, SECOND_NS, Books, Instrument, InstrumentDay, Trades
+from market.types import DEPTH, SECOND_NS, Books, Instrument, InstrumentDay, OwnEvents, Trades
 from market.validate import BookReport, check_books, clean_day
 
 SHARE = Instrument("u-1", "AAAA", "TQBR", "F000000000AA", "share", 10, 10_000_000, 100_000_000)
@@ -159,6 +159,14 @@ def test_a_sound_day_is_handed_on_untouched() -> None:
     raw = a_day(sound_books())
     day, _ = clean_day(raw)
     assert day.books is raw.books and day.trades is raw.trades
+
+
+def test_our_own_orders_stay_with_a_cleaned_day() -> None:
+    raw = a_day(sound_books())
+    cross(raw.books)
+    raw.own = OwnEvents.empty(2)
+    day, report = clean_day(raw)
+    assert report.books_dropped == 1 and day.own is raw.own
 
 
 def test_an_empty_day_has_nothing_wrong() -> None:
