@@ -30,7 +30,7 @@ export UV_HTTP_TIMEOUT ?= 180
 unexport PYTHONDONTWRITEBYTECODE
 export UV_LINK_MODE ?= copy
 
-.PHONY: help setup demo repro test test-fast lint bench platform lock proto clean
+.PHONY: help setup demo repro test test-fast lint bench science platform lock proto clean
 
 help:  ## this text
 	@echo "Scalper: order books in, signed models out, a runner that trades them."
@@ -45,6 +45,8 @@ help:  ## this text
 	@echo "  make test-fast            the tests without the slow ones"
 	@echo "  make lint                 ruff, mypy and the import contracts"
 	@echo "  make bench                measure the hot paths and print the figures"
+	@echo "  make science              the forecasting protocol on real recordings (SCALPER_DATA=<folder>, default ../shared/data)"
+	@echo "      QUICK=1               ... the RTS day only, without DeepLOB"
 	@echo "  make platform             the Prefect and MLflow servers on this machine, with the flows deployed (Ctrl-C stops)"
 	@echo "  make setup                only the environment ($(VENV), pinned by $(LOCK))"
 	@echo "  make lock                 resolve the pins again, into requirements/"
@@ -92,6 +94,9 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python bench/run.py
+
+science: setup  ## forecasting skill on real recordings, with a verdict
+	@$(BIN)/scalper science $(if $(QUICK),--quick)
 
 platform: setup
 	@$(BIN)/scalper platform

@@ -54,6 +54,8 @@ class FeatureSpec:
 
     ``mask`` says when the value is NaN. ``seasonal`` marks clock features: they move by construction, so
     drift watchers leave them out, and a model may only use them when it was fitted on several days.
+    ``aligned``: two snapshots are compared price by price; without it level m is compared with level m, so
+    that a move of the touch shifts every level.
     """
 
     name: str
@@ -62,6 +64,7 @@ class FeatureSpec:
     unit: str
     mask: str
     seasonal: bool = False
+    aligned: bool = False
 
 
 _NEVER = "never on a valid book"
@@ -84,6 +87,7 @@ def _declare() -> tuple[FeatureSpec, ...]:
                 w,
                 flow,
                 _NEVER,
+                aligned=True,
             )
             for w in FLOW_WINDOWS_S
         ),

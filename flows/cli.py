@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import data_cli, ingest_cli, simulate_cli
-from flows.verbs import Run, help_of
+from flows import data_cli, features_cli, ingest_cli, science_cli, simulate_cli
+from flows.verbs import Run
 from market.errors import ConfigError, ScalperError
 
 REFUSED = 3
@@ -92,14 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--dir", type=Path, default=Path("keys"))
 
-    for module in (simulate_cli, ingest_cli, data_cli):
+    for module in (simulate_cli, ingest_cli, data_cli, features_cli, science_cli):
         module.add(verb)
-
-    features = verb("features", help_of("features"), "the feature schema", "scalper features list")
-    sub = features.add_subparsers(title="verbs", metavar="VERB", required=True).add_parser(
-        "list", help="name, unit, window and source of every feature, and the schema hash"
-    )
-    sub.set_defaults(run=_features_list)
 
     sub = verb("paper", _paper, "start the paper exchange on a recording; what follows is passed on to it",
                "scalper paper --recording data/recording --speed 10")  # fmt: skip
@@ -202,16 +196,6 @@ def _keygen(args: argparse.Namespace) -> int:
 
     private, public = generate_keys(args.dir)
     print(f"{private} signs bundles and never leaves this machine; give {public} to the trading box")
-    return 0
-
-
-def _features_list(args: argparse.Namespace) -> int:
-    from features import schema
-
-    for spec in schema.FEATURES:
-        window = f"{spec.window_s:g} s" if spec.window_s else "-"
-        print(f"{spec.name:<20} {window:>6}  {spec.unit:<34} {spec.source}; masked: {spec.mask}")
-    print(f"{schema.F} features, schema {schema.schema_hash()}")
     return 0
 
 

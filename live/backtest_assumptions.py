@@ -33,5 +33,5 @@ def sensitivity(base: Assumptions) -> dict[str, Assumptions]:
     changed = {f"queue {other_queue}": replace(base, queue=other_queue)}
     for more_ms in SLOWER_MS:
         slower = base.latency.slower(more_ms * MILLISECOND_NS)
-        changed[f"latency +{more_ms} ms"] = replace(base, latency=slower)
+        changed[f"{more_ms} ms later"] = replace(base, latency=slower)
     return changed

@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ MAX_LOGGED_VALUES = 400
 MAX_VERSIONS = 1000
 MAX_TAG_CHARS = 4000
 FIRST_LINK = "0" * 64
+_NOT_A_NAME = re.compile(r"[^\w\-. :/]")
+"""What MLflow allows in the name of a metric or parameter, turned round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +107,13 @@ def _record_run(
     run = client.create_run(experiment_id, run_name=f"bundle {bundle.sha256[:12]}", tags=dict(tags))
     now_ms = run.info.start_time
     metrics = [
-        Metric(key, float(value), now_ms, 0)
+        Metric(_NOT_A_NAME.sub("_", key), float(value), now_ms, 0)
         for key, value in _flat(bundle.manifest["metrics"])
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
-    params = [Param(key, str(value)[:500]) for key, value in _flat(bundle.manifest["params"])]
+    params = [
+        Param(_NOT_A_NAME.sub("_", key), str(value)[:500]) for key, value in _flat(bundle.manifest["params"])
+    ]
     for first in range(0, MAX_LOGGED_VALUES, 100):
         client.log_batch(
             run.info.run_id, metrics=metrics[first : first + 100], params=params[first : first + 100]

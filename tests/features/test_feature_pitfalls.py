@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.layout import MEAN_DEPTH
 from features.schema import (
     CROSSED,
     DUPLICATE,
@@ -144,6 +145,72 @@ def test_ten_seconds_without_a_valid_book_are_a_gap() -> None:
     assert sum(s & GAP != 0 for s in seen) == 1, "said once"
     assert seen[-1] & WARMUP
     assert feed.send(book())[0] == WARMUP
+
+
+def test_an_auction_gives_no_rows_and_is_followed_by_a_warm_up() -> None:
+    """Indicative books of an auction are crossed: five minutes of them, with trades, leave nothing behind."""
+    feed = Feed().warm()
+    for k in range(300):
+        feed.stream.on_trade(feed.now_ns, 1001, 500, 1)
+        status, row = feed.send(book(1010 + k % 3, spread=-(k % 4)), dt_s=1.0)
+        assert status & CROSSED and not usable(status)
+        assert all(math.isnan(x) for x in row.values())
+    status, row = feed.send(book(1005), dt_s=1.0)
+    assert not usable(status) and status & WARMUP
+    fresh = Feed()
+    fresh.now_ns = feed.now_ns
+    _, expected = fresh.send(book(1005), dt_s=0)
+    for name in NAMES:  # the auction's own trades are the only thing that is remembered of it
+        if not name.startswith(("trade_flow", "intensity", "last_trade")):
+            np.testing.assert_equal(row[name], expected[name], err_msg=name)
+    for k in range(481):
+        status, row = feed.send(book(qty=50 + k % 2))
+    assert status == 0
+    assert abs(row["intensity_buy_1s"]) < 1e-6 and abs(row["ofi_l1_20s"]) < 0.2
+
+
+def test_the_clearing_break_forgets_everything_before_it() -> None:
+    """Nothing for five minutes at 14:00, nothing for fifteen at 18:45: after each a day of its own begins."""
+    feed = Feed().warm()
+    feed.stream.on_trade(feed.now_ns, 1000, 10_000, 1)
+    for break_s in (300.0, 900.0):
+        assert usable(feed.send(book(1020, qty=900))[0])
+        status, row = feed.send(book(980), dt_s=break_s)
+        assert status == GAP | WARMUP
+        fresh = Feed()
+        fresh.now_ns = feed.now_ns
+        _, expected = fresh.send(book(980), dt_s=0)
+        np.testing.assert_array_equal(list(row.values()), list(expected.values()))
+        assert math.isnan(row["return_60s"]) and math.isnan(row["last_trade_dev"])
+        statuses = [feed.send(book(qty=50 + k % 2))[0] for k in range(481)]
+        assert all(s == WARMUP for s in statuses[:479]) and statuses[-1] == 0
+
+
+def test_a_late_trade_in_the_break_does_not_outlive_it() -> None:
+    feed, quiet = Feed().warm(), Feed().warm()
+    feed.stream.on_trade(feed.now_ns + 5 * SECOND_NS, 999, 7_000, -1)
+    rows = [f.send(book(1001), dt_s=60.0)[1] for f in (feed, quiet)]
+    np.testing.assert_array_equal(list(rows[0].values()), list(rows[1].values()))
+
+
+def test_a_touch_that_moves_is_no_flow_on_every_level() -> None:
+    """Levels aligned by index shift together when the touch moves; aligned by price, one level is new."""
+    feed = Feed().warm()
+    _, before = feed.send(book(1000, spread=3, qty=50))
+    higher = book(1001, spread=2, qty=50)  # one new bid of 50 lots; everything else is where it was
+    _, row = feed.send(higher, dt_s=0.01)
+    for m in (1, 2, 3, 4, 5):
+        name = f"ofi_l{m}_1s"
+        assert math.sinh(row[name]) - math.sinh(before[name]) > 0.9, "looks like 50 new lots"
+    moved = math.sinh(row["aligned_flow_1s"]) - math.sinh(before["aligned_flow_1s"])
+    assert moved == pytest.approx(math.exp(-1 / 5) * 50 / 51, rel=0.05)
+
+
+def test_the_normaliser_of_flows_does_not_know_the_present_book() -> None:
+    feed, calm = Feed().warm(), Feed().warm()
+    feed.send(book(qty=5_000))
+    calm.send(book(qty=50))
+    assert feed.stream.state()["fstate"][MEAN_DEPTH] == calm.stream.state()["fstate"][MEAN_DEPTH]
 
 
 def test_a_repeated_book_lets_time_pass_without_flow() -> None:

@@ -14,7 +14,7 @@ from flows.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = (
     "demo", "repro", "publish", "gate", "promote", "keygen", "simulate", "ingest", "data", "features",
-    "paper", "workspace", "platform",
+    "leak-check", "paper", "workspace", "platform",
 )  # fmt: skip
 
 

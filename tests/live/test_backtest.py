@@ -231,15 +231,13 @@ def test_with_a_later_feed_everything_happens_later_and_on_older_news(
 def test_a_variant_is_what_a_run_of_its_own_gives(recording: Recording, result: BacktestResult) -> None:
     varied = run(recording, vary=sensitivity)
     assert set(varied.variants) == {
-        "queue probabilistic", "latency +100 ms", "latency +250 ms", "latency +500 ms"
+        "queue probabilistic", "100 ms later", "250 ms later", "500 ms later"
     }  # fmt: skip
     alone = run(recording, latency=Latency(entry_ns=350 * MS))
-    assert varied.variants["latency +250 ms"].trips == alone.trips
-    assert varied.variants["latency +250 ms"].order_list_hash == alone.order_list_hash
+    assert varied.variants["250 ms later"].trips == alone.trips
+    assert varied.variants["250 ms later"].order_list_hash == alone.order_list_hash
     assert varied.order_list_hash == result.order_list_hash and varied.trips == result.trips
-    assert json.loads(json.dumps(varied.to_dict()))["variants"]["latency +250 ms"]["trips"] == len(
-        alone.trips
-    )
+    assert json.loads(json.dumps(varied.to_dict()))["variants"]["250 ms later"]["trips"] == len(alone.trips)
 
 
 def test_the_printed_table_puts_the_fill_models_side_by_side(recording: Recording) -> None:
@@ -250,7 +248,7 @@ def test_the_printed_table_puts_the_fill_models_side_by_side(recording: Recordin
     assert net == [
         f"{first.by_fill_model[name].net_nano / 1e9:+.2f}" for name in ("pessimistic", "queue", "optimistic")
     ]
-    assert sum("latency +" in line for line in text) == 3
+    assert sum(" ms later" in line for line in text) == 3
 
 
 def test_warm_up_before_the_start_trades_nothing(recording: Recording, result: BacktestResult) -> None:

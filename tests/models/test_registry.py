@@ -46,7 +46,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Bundle, Path]]:
     made = []
     for seed in (1, 2):
         folder = tmp_path_factory.mktemp(f"bundle{seed}")
-        changes = {"seeds": {"all": seed}, "metrics": {"calibration": {"ece": 0.01 * seed}, "list": [1, 2]}}
+        metrics = {"calibration": {"ece": 0.01 * seed}, "list": [1, 2], "1 bp + spread": 3.0 * seed}
+        changes = {"seeds": {"all": seed}, "metrics": metrics}
         made.append(bundle_parts.bundle(folder, **changes))
     return made
 
@@ -94,6 +95,13 @@ def test_publishing_twice_is_one_version(store: str, two: list[tuple[Bundle, Pat
     assert oldest.manifest_sha256 == two[0][0].sha256
     assert oldest.tags["git.commit"] == "abc" and oldest.tags["watermark"] == "SIMULATED"
     assert oldest.tags["data.hash"] == "d" * 64
+
+
+def test_a_metric_whose_name_mlflow_would_refuse_is_logged_under_a_near_one(store: str) -> None:
+    import mlflow
+
+    run = mlflow.MlflowClient(tracking_uri=store).search_runs(["1"], "metrics.`calibration.ece` > 0.015")[0]
+    assert run.data.metrics["1 bp _ spread"] == 6.0
 
 
 def test_the_registry_hands_back_a_bundle_that_verifies(store: str, two: list[tuple[Bundle, Path]]) -> None:

@@ -1,0 +1,1 @@
+"""The fixed forecasting protocol on real recordings: skill, not profit, in comparable figures."""
