@@ -98,7 +98,7 @@ class ManualOverride:
 class Risk:
     """Limits. Money in roubles, shares of the capital as fractions."""
 
-    capital_base: float = key(1_000_000.0, "roubles that the limits are measured against", above=0)
+    capital_base: float = key(1_000_000.0, "roubles that the limits are measured against", low=1)
     max_risk_per_instrument: float = key(
         0.002, "share of the capital lost if one stop is hit", above=0, high=1
     )
@@ -108,8 +108,8 @@ class Risk:
     max_exposure_pct: float = key(
         50.0, "per cent of the capital in all positions together", above=0, high=1000
     )
-    max_daily_loss: float = key(20_000.0, "roubles lost in a day that stop trading", above=0)
-    max_gross_exposure: float = key(500_000.0, "roubles of all positions together", above=0)
+    max_daily_loss: float = key(20_000.0, "roubles lost in a day that stop trading", low=1)
+    max_gross_exposure: float = key(500_000.0, "roubles of all positions together", low=1)
     max_position_lots: int = key(50, "lots per instrument", low=1, high=1_000_000)
     max_orders_per_minute: int = key(60, "over all instruments", low=1, high=300)
     loss_cooldown_minutes: float = key(10.0, "pause after a run of losses", low=0, high=1440)

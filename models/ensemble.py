@@ -135,7 +135,7 @@ def stack(logp: Sequence[F32], y: I64, steps: int = 2000) -> F64:
 
 def temper(weights: Mapping[str, float], shrink: float, cap: float) -> dict[str, float]:
     """Move weights ``shrink`` of the way to equal, then cap each at ``cap``, the excess shared out in
-    proportion.
+    proportion (equally, where all the others have no weight at all).
 
     With so few members that the cap cannot hold (k * cap < 1) they end up equal.
     """
@@ -147,7 +147,8 @@ def temper(weights: Mapping[str, float], shrink: float, cap: float) -> dict[str,
     while True:
         free = sum(v for m, v in w.items() if m not in capped)
         room = 1.0 - cap * len(capped)
-        w = {m: cap if m in capped else v * room / free for m, v in w.items()}
+        even = room / max(1, k - len(capped))
+        w = {m: cap if m in capped else v / free * room if free else even for m, v in w.items()}
         over = {m for m, v in w.items() if v > cap + 1e-12}
         if not over:
             return w

@@ -102,7 +102,7 @@ def test_the_defaults_are_those_of_the_core():
         ("risk:\n  max_dayly_loss: 3\n", ["line 2", "max_dayly_loss", "did you mean risk.max_daily_loss?"]),
         ("sesion: {}\n", ["line 1", "unknown section sesion", "did you mean session?"]),
         ("system:\n  latency_thresholds:\n    gpu: 3\n", ["line 3", "latency_thresholds.gpu", "features"]),
-        ("risk:\n\n  max_daily_loss: -3\n", ["line 3", "risk.max_daily_loss", "'-3'", "more than 0"]),
+        ("risk:\n\n  max_daily_loss: -3\n", ["line 3", "risk.max_daily_loss", "'-3'", "at least 1"]),
         ("risk: {max_position_lots: 1.5}", ["risk.max_position_lots", "'1.5'", "a whole number"]),
         ("risk: {max_position_lots: yes}", ["risk.max_position_lots", "'yes'"]),
         ("risk: {capital_base: .inf}", ["risk.capital_base", "'.inf'"]),
@@ -187,10 +187,10 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
 
 def test_conversion_is_exact_where_floats_are_not():
     core = config.engine_config(
-        config.load(None, ["risk.max_risk_per_instrument=0.1", "risk.capital_base=0.3"])
+        config.load(None, ["risk.max_risk_per_instrument=0.1", "risk.capital_base=1.1"])
     )
     assert core.risk.max_risk_per_instrument_ppm == 100_000
-    assert core.risk.capital_base_nano == 300_000_000
+    assert core.risk.capital_base_nano == 1_100_000_000
 
 
 JSON = st.recursive(
@@ -203,6 +203,13 @@ KEYS = [
     for f in dataclasses.fields(RunnerConfig)
     for key in dataclasses.fields(getattr(RunnerConfig(), f.name))
 ]
+
+
+def test_a_capital_below_a_rouble_is_refused_when_it_is_loaded(tmp_path):
+    path = tmp_path / "live.yaml"
+    path.write_text("risk: {capital_base: 0.0000000001}")
+    with pytest.raises(ConfigError, match=r"risk\.capital_base.*1"):
+        config.load(path)
 
 
 @settings(max_examples=150, deadline=None)

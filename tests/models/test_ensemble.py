@@ -74,6 +74,10 @@ def test_shrink_and_cap_hold(raw: list[float], shrink: float, cap: float) -> Non
     assert all(w[a] <= w[b] + 1e-9 for a, b in pairwise(order))
 
 
+def test_what_the_cap_takes_from_the_only_weight_goes_to_the_others() -> None:
+    assert ensemble.temper({"a": 1.0, "b": 0.0, "c": 0.0}, 0.0, 0.5) == {"a": 0.5, "b": 0.25, "c": 0.25}
+
+
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=5))
 @settings(deadline=None)
 def test_rounded_weights_still_sum_to_one(raw: list[float]) -> None:
