@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 
 import numpy as np
+from timing import best_s
 
 from features import plain
 from features.batch import compute
@@ -20,22 +20,11 @@ from features.stream import FeatureStream
 from market.simulator import SimSpec, simulate_market
 from market.types import InstrumentDay, Trades
 
-REPETITIONS = 40
 """Short runs, many of them: the best one had a core to itself even on a busy machine."""
 LIVE_REPETITIONS = 7
 BATCH_ROWS = 6_000
 PLAIN_ROWS = 1_000
 LIVE_ROWS = 5_000
-
-
-def best_s(work: Callable[[], object]) -> float:
-    """Shortest of REPETITIONS runs, seconds."""
-    times = []
-    for _ in range(REPETITIONS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def live_us(day: InstrumentDay) -> tuple[float, float]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as csv
+from timing import best_s
 
 from market.exporters import export_jsonl
 from market.importers import load, order_log
@@ -26,17 +25,7 @@ from market.recording import write_recording
 from market.simulator import SimSpec, simulate_market
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-REPETITIONS = 3
 ESCAPE = 268_435_455
-
-
-def best_s(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(REPETITIONS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def line(what: str, rows: int, ours_s: float, peer: str, peer_s: float) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from timing import best_s
 
 from market import stream
 from market.changes import changed_levels
@@ -24,20 +24,9 @@ from market.simulator import SimSpec, simulate_market
 from market.types import InstrumentDay
 from market.writer import RecordingWriter
 
-REPETITIONS = 5
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "moex-rts"
 FACTS = {"source": "bench", "watermark": "SIMULATED", "tariff": "simulated", "provenance": {}}
 APPENDED_EVENTS = 50_000
-
-
-def best_s(work: Callable[[], object]) -> float:
-    """Shortest of REPETITIONS runs, seconds."""
-    times = []
-    for _ in range(REPETITIONS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def the_day() -> tuple[InstrumentDay, Path | None]:

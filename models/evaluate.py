@@ -42,7 +42,11 @@ def macro_f1(y: ArrayLike, predicted: ArrayLike) -> float:
 
 def mcc(y: ArrayLike, predicted: ArrayLike) -> float:
     """Multi-class Matthews correlation (Gorodkin 2004); 0 where either side is constant."""
-    c = confusion(y, predicted).astype(np.float64)
+    return mcc_of(confusion(y, predicted).astype(np.float64))
+
+
+def mcc_of(c: F64) -> float:
+    """``mcc`` of counts, float64 [true, predicted]."""
     n, right, true, said = c.sum(), np.trace(c), c.sum(1), c.sum(0)
     spread = (n * n - said @ said) * (n * n - true @ true)
     return float((right * n - true @ said) / math.sqrt(spread)) if spread > 0 else 0.0
@@ -89,12 +93,13 @@ def reliability(p: ArrayLike, y: ArrayLike, cls: int, bins: int = 15) -> list[di
 
 def classwise_ece(p: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
     """Expected calibration error averaged over the classes (Kull et al. 2019), equal-width bins."""
-    n = len(np.asarray(y))
-    gaps = [
-        sum(b["rows"] * abs(b["forecast"] - b["observed"]) for b in reliability(p, y, c, bins)) / n
-        for c in range(CLASSES)
-    ]
-    return float(np.mean(gaps))
+    return float(np.mean([class_ece(p, y, c, bins) for c in range(CLASSES)]))
+
+
+def class_ece(p: ArrayLike, y: ArrayLike, c: int, bins: int = 15) -> float:
+    """Of one class: |forecast - observed| of each bin, weighted by its rows."""
+    gaps = [b["rows"] * abs(b["forecast"] - b["observed"]) for b in reliability(p, y, c, bins)]
+    return float(sum(gaps) / len(np.asarray(y)))
 
 
 def classification(logp: ArrayLike, y: ArrayLike, prior: ArrayLike) -> dict[str, float]:
@@ -172,23 +177,48 @@ def probabilistic_sharpe(returns: ArrayLike, benchmark: float = 0.0) -> float:
     period.
     """
     returns = np.asarray(returns, np.float64)
-    n, sr = len(returns), sharpe(returns)
-    if n < 3 or returns.std() == 0:
+    if len(returns) < 3 or returns.std() == 0:
         return 0.0
+    skew, kurtosis = shape(returns)
+    return psr(sharpe(returns), len(returns), skew=skew, kurtosis=kurtosis, benchmark=benchmark)
+
+
+def shape(returns: F64) -> tuple[float, float]:
+    """Skewness and kurtosis (3 = normal) of returns that are not constant."""
     d = (returns - returns.mean()) / returns.std()
-    skew, kurtosis = float(np.mean(d**3)), float(np.mean(d**4))
-    variance = 1 - skew * sr + (kurtosis - 1) / 4 * sr * sr
-    return _NORMAL.cdf((sr - benchmark) * math.sqrt(n - 1) / math.sqrt(max(variance, 1e-12)))
+    return float(np.mean(d**3)), float(np.mean(d**4))
+
+
+def psr(
+    sharpe_ratio: float, periods: int, *, skew: float = 0.0, kurtosis: float = 3.0, benchmark: float = 0.0
+) -> float:
+    """Probability that the true Sharpe ratio exceeds ``benchmark``, from the observed one and the shape of
+    the returns (``kurtosis`` 3 = normal). 0 below three periods."""
+    if periods < 3:
+        return 0.0
+    deviation = math.sqrt(sharpe_variance(sharpe_ratio, skew, kurtosis))
+    return _NORMAL.cdf((sharpe_ratio - benchmark) * math.sqrt(periods - 1) / deviation)
+
+
+def sharpe_variance(sharpe_ratio: float, skew: float, kurtosis: float) -> float:
+    """Of the Sharpe ratio's estimate, times (periods - 1)."""
+    return max(1 - skew * sharpe_ratio + (kurtosis - 1) / 4 * sharpe_ratio * sharpe_ratio, 1e-12)
 
 
 def luckiest_sharpe(trial_sharpes: ArrayLike) -> float:
     """Expected best Sharpe ratio of as many trials without skill (Bailey, Lopez de Prado 2014)."""
     trial_sharpes = np.asarray(trial_sharpes, np.float64)
     n = len(trial_sharpes)
-    if n < 2:
+    return best_of_unskilled(n, float(trial_sharpes.std(ddof=1))) if n > 1 else 0.0
+
+
+def best_of_unskilled(trials: float, sd: float) -> float:
+    """Expected best Sharpe ratio of ``trials`` independent ones without skill whose estimates scatter by
+    ``sd``: ``sd * ((1-g) F(1 - 1/N) + g F(1 - 1/(N e)))``, g Euler's constant, F the normal quantile."""
+    if trials <= 1:
         return 0.0
-    upper = _NORMAL.inv_cdf(1 - 1 / n), _NORMAL.inv_cdf(1 - 1 / (n * math.e))
-    return float(trial_sharpes.std(ddof=1)) * ((1 - EULER_GAMMA) * upper[0] + EULER_GAMMA * upper[1])
+    upper = _NORMAL.inv_cdf(1 - 1 / trials), _NORMAL.inv_cdf(1 - 1 / (trials * math.e))
+    return sd * ((1 - EULER_GAMMA) * upper[0] + EULER_GAMMA * upper[1])
 
 
 def deflated_sharpe(returns: ArrayLike, trial_sharpes: ArrayLike) -> float:

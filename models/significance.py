@@ -1,8 +1,8 @@
 """Is it skill, or the best of many tries? Sharpe ratios corrected for shape and for trials, overfitting by
 CSCV, and the number of trades that a claim needs.
 
-Sharpe ratios are per period (a day, a bin), never annualised, unless a name says so. ``models.evaluate`` has
-the short forms that the pipeline's reports use; the same formulas, tested against each other.
+Sharpe ratios are per period (a day, a bin), never annualised, unless a name says so. The formulas of the
+probabilistic Sharpe ratio and of luck are those of ``models.evaluate``, which the pipeline's reports use.
 
 Sources: Bailey, Lopez de Prado 2012 (PSR, minimum track record) and 2014 (deflated Sharpe ratio); Bailey,
 Borwein, Lopez de Prado, Zhu 2017 (PBO by combinatorially symmetric cross-validation).
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from market.errors import ConfigError, ScalperError
-from models.evaluate import EULER_GAMMA, sharpe
+from models.evaluate import best_of_unskilled, psr, shape, sharpe, sharpe_variance
 
 F64 = NDArray[np.float64]
 
@@ -44,17 +44,6 @@ class EvidenceError(ScalperError):
 # --- Sharpe ratios
 
 
-def psr(
-    sharpe_ratio: float, periods: int, *, skew: float = 0.0, kurtosis: float = 3.0, benchmark: float = 0.0
-) -> float:
-    """Probability that the true Sharpe ratio exceeds ``benchmark``, from the observed one and the shape of
-    the returns (``kurtosis`` 3 = normal). 0 below three periods."""
-    if periods < 3:
-        return 0.0
-    variance = _variance(sharpe_ratio, skew, kurtosis)
-    return _NORMAL.cdf((sharpe_ratio - benchmark) * math.sqrt((periods - 1) / variance))
-
-
 def minimum_periods(
     sharpe_ratio: float, *, skew: float = 0.0, kurtosis: float = 3.0, benchmark: float = 0.0,
     confidence: float = 0.95,
@@ -63,21 +52,7 @@ def minimum_periods(
     if sharpe_ratio <= benchmark:
         return math.inf
     z = _NORMAL.inv_cdf(confidence)
-    return 1 + _variance(sharpe_ratio, skew, kurtosis) * (z / (sharpe_ratio - benchmark)) ** 2
-
-
-def _variance(sharpe_ratio: float, skew: float, kurtosis: float) -> float:
-    """Of the Sharpe ratio's estimate, times (periods - 1)."""
-    return max(1 - skew * sharpe_ratio + (kurtosis - 1) / 4 * sharpe_ratio**2, 1e-12)
-
-
-def best_of_unskilled(trials: float, sd: float) -> float:
-    """Expected best Sharpe ratio of ``trials`` independent ones without skill whose estimates scatter by
-    ``sd``: ``sd * ((1-g) F(1 - 1/N) + g F(1 - 1/(N e)))``, g Euler's constant, F the normal quantile."""
-    if trials <= 1:
-        return 0.0
-    z = _NORMAL.inv_cdf(1 - 1 / trials), _NORMAL.inv_cdf(1 - 1 / (trials * math.e))
-    return sd * ((1 - EULER_GAMMA) * z[0] + EULER_GAMMA * z[1])
+    return 1 + sharpe_variance(sharpe_ratio, skew, kurtosis) * (z / (sharpe_ratio - benchmark)) ** 2
 
 
 def luck_table(
@@ -136,11 +111,9 @@ def deflated_sharpe(
         raise EvidenceError("the deflated Sharpe ratio needs every trial's Sharpe ratio; none were logged")
     sd = float(tried.std(ddof=1)) if len(tried) > 1 else 0.0
     count = float(len(tried) if trials is None else trials)
-    spread = float(r.std())
-    if len(r) < 3 or spread == 0:
+    if len(r) < 3 or r.std() == 0:
         return Deflated(0.0, len(r), 0.0, 3.0, count, sd, best_of_unskilled(count, sd), 0.0, 0.0)
-    d = (r - r.mean()) / spread
-    skew, kurtosis, sr = float(np.mean(d**3)), float(np.mean(d**4)), sharpe(r)
+    (skew, kurtosis), sr = shape(r), sharpe(r)
     benchmark = best_of_unskilled(count, sd)
     plain = psr(sr, len(r), skew=skew, kurtosis=kurtosis)
     deflated = psr(sr, len(r), skew=skew, kurtosis=kurtosis, benchmark=benchmark)

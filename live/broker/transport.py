@@ -27,7 +27,6 @@ DEADLINES_S: dict[str, float] = {
     "MarketDataService/GetOrderBook": 1.0, "MarketDataService/GetTradingStatus": 1.0,
 }  # fmt: skip
 """What the broker recommends, doubled for reads: they cost nothing to wait for."""
-TRANSPORTS = ("native", "sdk")
 
 Headers = Mapping[str, str]
 

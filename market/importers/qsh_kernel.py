@@ -57,7 +57,7 @@ def _sleb(data: U8, at: Any) -> tuple[Any, Any]:
 def _grown(data: U8, at: Any, last: Any) -> tuple[Any, Any]:
     """A growing number: an unsigned increment, or after the escape a signed one."""
     step, at = _uleb(data, at)
-    if step == 268_435_455 and at > 0:
+    if step == GROWING_ESCAPE and at > 0:
         step, at = _sleb(data, at)
     return last + step, at
 

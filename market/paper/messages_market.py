@@ -14,8 +14,6 @@ from market.paper.listing import Listing
 from market.paper.schedule import VENUES, Phase
 from market.types import BOOK_CONSISTENT, BUY, NANO, SELL, Instrument
 
-EXCHANGE_NAME = "MOEX"
-
 _RISK_RATES: dict[str, Any] = {
     name: quotation(NANO // MAX_GROSS_TO_EQUITY)
     for name in ("dlong", "dshort", "dlong_min", "dshort_min", "dlong_client", "dshort_client")

@@ -29,7 +29,6 @@ class Cause(Enum):
     CLIENT = "client"
     EXCHANGE = "exchange"
     BROKER = "broker"
-    NOT_ENOUGH = "not enough position"
     REJECTED_BY_EXCHANGE = "rejected by the exchange"
 
 

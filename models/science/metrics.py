@@ -22,7 +22,6 @@ U8 = NDArray[np.uint8]
 BLOCK_NS = 60 * 1_000_000_000
 """Rows within a minute are drawn together in the interval of MCC."""
 RESAMPLES = 400
-BREAK_EVEN_NOTE = "(1 + cost / mean move) / 2; above 1 no share of right calls would be enough"
 
 
 def skill(p: F64 | None, called: U8, y: U8, prior: F64) -> dict[str, float | None]:
@@ -34,8 +33,7 @@ def skill(p: F64 | None, called: U8, y: U8, prior: F64) -> dict[str, float | Non
     if p is not None:
         out["ece"] = evaluate.classwise_ece(p, y)
         for c, name in enumerate(("ece_down", "ece_flat", "ece_up")):
-            bins = evaluate.reliability(p, y, c)
-            out[name] = sum(b["rows"] * abs(b["forecast"] - b["observed"]) for b in bins) / len(y)
+            out[name] = evaluate.class_ece(p, y, c)
         climate = evaluate.log_loss(np.log(np.broadcast_to(prior, p.shape)), y)
         out["log_loss_skill"] = 1 - evaluate.log_loss(np.log(np.maximum(p, 1e-7)), y) / climate
     return out
@@ -62,13 +60,7 @@ def _drawn(called: U8, y: U8, recv_ns: I64, seed: int) -> F64:
     cell = block * 9 + y.astype(np.int64) * 3 + called
     counts = np.bincount(cell, minlength=9 * blocks).reshape(blocks, 9).astype(np.float64)
     drawn = np.random.default_rng(seed).integers(0, blocks, (RESAMPLES, blocks))
-    return np.array([_mcc_of(counts[rows].sum(0).reshape(3, 3)) for rows in drawn])
-
-
-def _mcc_of(c: F64) -> float:
-    n, right, true, said = c.sum(), np.trace(c), c.sum(1), c.sum(0)
-    spread = (n * n - said @ said) * (n * n - true @ true)
-    return float((right * n - true @ said) / np.sqrt(spread)) if spread > 0 else 0.0
+    return np.array([evaluate.mcc_of(counts[rows].sum(0).reshape(3, 3)) for rows in drawn])
 
 
 def entries(called: U8, recv_ns: I64, rows: I64, horizon_ns: int) -> I64:
