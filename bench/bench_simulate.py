@@ -3,7 +3,7 @@ Python.
 
 Run from the project's root: ``python bench/run.py simulate``. The peer is the kernel itself with Numba
 switched off, in a process of its own, on a shorter span: the same model, the same random numbers, and (this
-is checked) the same market to the last lot. Times are those of the processor, the best of several runs.
+is checked) the same market to the last lot. Times are the best of several runs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+
+from timing import best_s
 
 from market.simulator import Played, SimSpec, play, simulate_market
 from market.simulator_presets import PRESETS, SMALL
@@ -25,16 +25,6 @@ SHORT_ROWS = 120 * 4
 DT_NS = SECOND_NS // 4
 LIMIT_S = 5.0
 PEER = "plain-python"
-
-
-def best_s(work: Callable[[], object], repetitions: int = REPETITIONS) -> float:
-    """Least processor time of some runs, seconds."""
-    times = []
-    for _ in range(repetitions):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 def digest(played: Played) -> str:
@@ -58,13 +48,13 @@ def main() -> None:
     short()  # compiles
     for name, preset in PRESETS.items():
         played = play(preset, DAY_ROWS, DT_NS, 1)
-        seconds = best_s(lambda preset=preset: play(preset, DAY_ROWS, DT_NS, 1))  # type: ignore[misc]
+        seconds = best_s(lambda preset=preset: play(preset, DAY_ROWS, DT_NS, 1), REPETITIONS)  # type: ignore[misc]
         verdict = "" if seconds < LIMIT_S else f"  (over {LIMIT_S:g} s)"
         print(
             f"{name:<13} 8 h of books: {seconds:5.2f} s, {played.events / 28_800:3.0f} market events/s; "
             f"{played.events / seconds / 1e6:5.2f} M events/s{verdict}"
         )
-    whole_s = best_s(lambda: simulate_market([SimSpec("SIMA", "SMALL")], hours=8.0))
+    whole_s = best_s(lambda: simulate_market([SimSpec("SIMA", "SMALL")], hours=8.0), REPETITIONS)
     print(f"SMALL with instruments, receive times and oracle, 8 h: {whole_s:.2f} s")
     mine_s, mine = best_s(short, 20), short()
     # NumPy warns that 32-bit words wrap around, which is what they are for.

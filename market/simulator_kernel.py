@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from market.simulator_random import generator, normal, top_up, uniform
+from market.simulator_random import generator, loop, normal, top_up, uniform
 from market.types import BUY, DEPTH, SELL
 
 GRID = 8192
@@ -30,23 +30,25 @@ SEED_LEVELS = 60
 """Levels per side that hold orders when the session opens."""
 FAR_LEVELS = 25
 """Levels behind the active ones that are kept from running empty."""
+GUIDE = 256
+"""Parts of the whole rate of limit orders for which the distance to begin with is kept."""
 MAX_LEVELS_PER_ORDER = 64
 """Most price levels one market order may sweep."""
 
 
-@njit(cache=True)
+@loop
 def _next_level(sizes: Any, p: int, away: int) -> int:
     while sizes[p] <= 0 and EDGE < p < GRID - EDGE:
         p += away
     return p
 
 
-@njit(cache=True)
+@loop
 def _lots(size: float) -> int:
     return max(1, int(size + 0.5))
 
 
-@njit(cache=True)
+@loop
 def _snapshot(sizes: Any, best: int, away: int, shift: int, px: Any, qty: Any) -> None:
     """Write the best DEPTH non-empty levels; what is missing keeps price 0 and size 0."""
     j = 0
@@ -59,7 +61,7 @@ def _snapshot(sizes: Any, best: int, away: int, shift: int, px: Any, qty: Any) -
         p += away
 
 
-@njit(cache=True)
+@loop
 def _sweep(
     rng: Any,
     sizes: Any,
@@ -89,7 +91,7 @@ def _sweep(
     return best, count
 
 
-@njit(cache=True)
+@loop
 def _rest(
     rng: Any, sizes: Any, best: int, opposite: int, away: int, distance: int, pin: float, lots: int
 ) -> int:
@@ -101,37 +103,48 @@ def _rest(
     return p if away * (p - best) < 0 else best
 
 
-@njit(cache=True)
-def _distance(placed: Any, r: float) -> int:
-    """The first ``i`` of 1.. with ``placed[i] >= r``; ``placed`` is the cumulative rate by distance."""
-    low = 1
-    high = len(placed) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if placed[middle] < r:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+@loop
+def _lay_guide(placed: Any, guide: Any) -> None:
+    """Where to begin looking in ``placed``, the cumulative rate by distance: int64 [GUIDE + 1].
+
+    One step early, for the sake of the rounding: entry ``j`` is the first ``i`` of 1.. with ``placed[i]`` at
+    least ``j - 1`` parts in GUIDE of the whole.
+    """
+    guide[0] = i = 1
+    for j in range(1, GUIDE + 1):
+        while placed[i] < placed[-1] * ((j - 1) / GUIDE):
+            i += 1
+        guide[j] = i
 
 
-@njit(cache=True)
+@loop
+def _distance(placed: Any, guide: Any, part: float) -> int:
+    """The first ``i`` of 1.. with ``placed[i]`` at least ``part`` (of [0, 1)) of the whole."""
+    r = part * placed[-1]
+    i = guide[int(part * GUIDE)]
+    while placed[i] < r:
+        i += 1
+    return int(i)
+
+
+@loop
 def _cancel(
     rng: Any, sizes: Any, best: int, away: int, levels: int, total: int, lots: int
 ) -> tuple[int, int]:
     """Cancel at a level drawn in proportion to its size; the new best and what was taken away."""
-    r = uniform(rng) * total
-    i = 0
-    while i < levels - 1 and r > sizes[best + away * i]:
-        r -= sizes[best + away * i]
-        i += 1
-    p = best + away * i
+    # Rounded up, since then whole numbers decide as the exact ones would, and much faster.
+    left = int(np.ceil(uniform(rng) * total))
+    p = best
+    last = best + away * (levels - 1)
+    while p != last and left > sizes[p]:
+        left -= sizes[p]
+        p += away
     gone = min(lots, sizes[p])
     sizes[p] -= gone
     return _next_level(sizes, best, away), gone
 
 
-@njit(cache=True)
+@loop
 def _follow(rng: Any, sizes: Any, best: int, opposite: int, away: int, ticks: int, q0: float) -> int:
     """After the opposite side lost ``ticks`` levels this side steps after it, never across it."""
     p = best - away * ticks
@@ -142,7 +155,7 @@ def _follow(rng: Any, sizes: Any, best: int, opposite: int, away: int, ticks: in
     return best
 
 
-@njit(cache=True)
+@loop
 def _resting(sizes: Any, best: int, away: int, levels: int) -> int:
     """Lots in the active levels."""
     total = 0
@@ -151,7 +164,7 @@ def _resting(sizes: Any, best: int, away: int, levels: int) -> int:
     return total
 
 
-@njit(cache=True)
+@loop
 def _empty_far(sizes: Any, best: int, away: int, first: int) -> int:
     """How many of the levels behind the active ones hold nothing."""
     count = 0
@@ -160,7 +173,7 @@ def _empty_far(sizes: Any, best: int, away: int, first: int) -> int:
     return count
 
 
-@njit(cache=True)
+@loop
 def _seed_far(rng: Any, sizes: Any, best: int, away: int, first: int, q0: float) -> int:
     """Give each empty far level a small chance of new orders; how many stay empty."""
     left = 0
@@ -173,67 +186,45 @@ def _seed_far(rng: Any, sizes: Any, best: int, away: int, first: int, q0: float)
     return left
 
 
-@njit(cache=True)
+@loop
 def _recentre(sizes: Any, offset: int) -> None:
     """Move the grid by ``offset`` levels, in place."""
-    old = sizes.copy()
-    for p in range(GRID):
-        sizes[p] = old[p + offset] if 0 <= p + offset < GRID else 0
+    for i in range(GRID):
+        p = i if offset > 0 else GRID - 1 - i
+        sizes[p] = sizes[p + offset] if 0 <= p + offset < GRID else 0
 
 
-@njit(cache=True)
-def simulate(
-    n: int, dt_ns: int, seed: int, mid_ticks: int, max_trades: int,
+@loop
+def _play(
+    words: Any, rng: Any, bid: Any, ask: Any, placed: Any, guide: Any,
+    bid_px: Any, bid_qty: Any, ask_px: Any, ask_qty: Any, latent: Any, flow: Any,
+    trade_ns: Any, trade_px: Any, trade_qty: Any, trade_side: Any,
+    n: int, dt_ns: int, mid_ticks: int, max_trades: int,
     profile: Any, value: Any, pull_flow: float, pull_book: float, pull_cap: float,
     pause_row: Any, pause_s: Any,
     levels: int, k: float, alpha: float, mu: float, theta: float, pin: float, resil: float, pmeta: float,
     gmeta: float, ha: float, hb: float, cimb: float, kappa: float, vv: float, vtau: float, ushape: float,
     q0: float, tau: float, gflow: float, gbook: float,
-) -> tuple[Any, ...]:  # fmt: skip
-    """Play ``n`` snapshots of ``dt_ns``; ``levels`` and on are those of ``Preset``, in its order.
+) -> tuple[int, int]:  # fmt: skip
+    """The loop of ``simulate``: the arrays are room for its book, its tables and its answer, all zero.
 
-    ``profile`` float64 [n] multiplies the activity while a row is awaited. ``value`` float64 [n] is a fair
-    price in ticks from ``mid_ticks``: each tick that it lies above the mid, up to ``pull_cap``, tilts market
-    orders by ``pull_flow`` and limit orders by ``pull_book``. Before the first event after row
-    ``pause_row[j]`` was emitted, ``pause_s[j]`` seconds pass in which nothing happens.
-
-    Returns bid_px, bid_qty, ask_px, ask_qty int32 [n, DEPTH]; s float32 [n] (the ORACLE: never a feature);
-    the order-flow imbalance at the touch, summed over the events since the row before, lots, float32 [n];
-    trade_ns int64, trade_px, trade_qty int32, trade_side int8 [m] with times from the session's start; m,
-    or -1 when ``max_trades`` did not suffice; and how many events there were. Row i is the book after every
-    event up to (i + 1) * dt_ns.
+    Returns how many trades there were, or -1, and how many events.
     """
-    words, rng = generator(seed)
     top_up(words, rng)
     session_s = n * dt_ns * 1e-9
     centre = GRID // 2
     shift = mid_ticks - centre
-    bid = np.zeros(GRID, np.int64)
-    ask = np.zeros(GRID, np.int64)
     b = centre - 2
     a = centre + 2
     for i in range(SEED_LEVELS):
         bid[b - i] = _lots(q0 * (0.5 + uniform(rng)))
         ask[a + i] = _lots(q0 * (0.5 + uniform(rng)))
-    placed = np.zeros(levels + 1)
     for i in range(1, levels + 1):
         placed[i] = placed[i - 1] + k * i ** (-alpha)
+    _lay_guide(placed, guide)
 
-    bid_px = np.zeros((n, DEPTH), np.int32)
-    bid_qty = np.zeros((n, DEPTH), np.int32)
-    ask_px = np.zeros((n, DEPTH), np.int32)
-    ask_qty = np.zeros((n, DEPTH), np.int32)
-    latent = np.zeros(n, np.float32)
-    flow = np.zeros(n, np.float32)
     ofi = 0
-    # Never grown, since a loop that reassigns an array counts references at every turn. Untouched pages of
-    # memory cost nothing.
-    trade_ns = np.empty(max_trades, np.int64)
-    trade_px = np.empty(max_trades, np.int32)
-    trade_qty = np.empty(max_trades, np.int32)
-    trade_side = np.empty(max_trades, np.int8)
     trades = 0
-
     t = 0.0
     s = normal(rng)
     activity = 0.0
@@ -327,7 +318,7 @@ def simulate(
                 trade_ns[i] = now_ns
                 trade_side[i] = BUY if buy else SELL
         elif u < buys + sells + bids + asks:
-            distance = _distance(placed, uniform(rng) * placed[levels])
+            distance = _distance(placed, guide, uniform(rng))
             lots = _lots(1 - q0 * 0.5 * np.log(1.0 - uniform(rng)))
             if u < buys + sells + bids:
                 b = _rest(rng, bid, b, a, -1, distance, pin, lots)
@@ -366,6 +357,51 @@ def simulate(
             a -= offset
             b -= offset
             shift += offset
+    return trades, events
+
+
+@njit(cache=True)
+def simulate(
+    n: int, dt_ns: int, seed: int, mid_ticks: int, max_trades: int,
+    profile: Any, value: Any, pull_flow: float, pull_book: float, pull_cap: float,
+    pause_row: Any, pause_s: Any,
+    levels: int, k: float, alpha: float, mu: float, theta: float, pin: float, resil: float, pmeta: float,
+    gmeta: float, ha: float, hb: float, cimb: float, kappa: float, vv: float, vtau: float, ushape: float,
+    q0: float, tau: float, gflow: float, gbook: float,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Play ``n`` snapshots of ``dt_ns``; ``levels`` and on are those of ``Preset``, in its order.
+
+    ``profile`` float64 [n] multiplies the activity while a row is awaited. ``value`` float64 [n] is a fair
+    price in ticks from ``mid_ticks``: each tick that it lies above the mid, up to ``pull_cap``, tilts market
+    orders by ``pull_flow`` and limit orders by ``pull_book``. Before the first event after row
+    ``pause_row[j]`` was emitted, ``pause_s[j]`` seconds pass in which nothing happens.
+
+    Returns bid_px, bid_qty, ask_px, ask_qty int32 [n, DEPTH]; s float32 [n] (the ORACLE: never a feature);
+    the order-flow imbalance at the touch, summed over the events since the row before, lots, float32 [n];
+    trade_ns int64, trade_px, trade_qty int32, trade_side int8 [m] with times from the session's start; m,
+    or -1 when ``max_trades`` did not suffice; and how many events there were. Row i is the book after every
+    event up to (i + 1) * dt_ns.
+    """
+    words, rng = generator(seed)
+    bid_px = np.zeros((n, DEPTH), np.int32)
+    bid_qty = np.zeros((n, DEPTH), np.int32)
+    ask_px = np.zeros((n, DEPTH), np.int32)
+    ask_qty = np.zeros((n, DEPTH), np.int32)
+    latent = np.zeros(n, np.float32)
+    flow = np.zeros(n, np.float32)
+    # Untouched pages of memory cost nothing.
+    trade_ns = np.empty(max_trades, np.int64)
+    trade_px = np.empty(max_trades, np.int32)
+    trade_qty = np.empty(max_trades, np.int32)
+    trade_side = np.empty(max_trades, np.int8)
+    trades, events = _play(
+        words, rng, np.zeros(GRID, np.int64), np.zeros(GRID, np.int64), np.zeros(levels + 1),
+        np.zeros(GUIDE + 1, np.int64), bid_px, bid_qty, ask_px, ask_qty, latent, flow,
+        trade_ns, trade_px, trade_qty, trade_side,
+        n, dt_ns, mid_ticks, max_trades, profile, value, pull_flow, pull_book, pull_cap, pause_row, pause_s,
+        levels, k, alpha, mu, theta, pin, resil, pmeta, gmeta, ha, hb, cimb, kappa, vv, vtau, ushape, q0, tau,
+        gflow, gbook,
+    )  # fmt: skip
     kept = max(trades, 0)
     return (
         bid_px, bid_qty, ask_px, ask_qty, latent, flow, trade_ns[:kept].copy(), trade_px[:kept].copy(),

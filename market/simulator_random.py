@@ -9,10 +9,11 @@ Numba's cache of ``simulator_kernel`` does not see a change in this file: touch 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 _N = 624
 _M = 397
@@ -20,81 +21,108 @@ READY = 4096
 """Uniform numbers kept ready, at most."""
 RESERVE = 1024
 """``top_up`` leaves at least so many. One event draws a few hundred at the very most."""
-_POS, _END, _HAS_NORMAL, _NORMAL = READY, READY + 1, READY + 2, READY + 3
+_POS, _END, _HAS_NORMAL = 0, 1, 2
+_NORMAL = READY
 _HALF = _N // 2
+_TWO_53 = 2.0**53
+
+_OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+loop: Any = njit(**_OPTIONS)
+"""Without Numba's counting of references, whose atomic steps were a fifth of the simulator's time: what is
+marked so creates no array and owns none of those that it is given."""
+
+
+class Ready(NamedTuple):
+    """Numbers in store and how far they are used up: the position is a whole number of its own, since a
+    float's way to an index and back is most of the time that drawing takes."""
+
+    store: NDArray[np.float64]
+    at: NDArray[np.int64]
+    raw: NDArray[np.uint32]
 
 
 @njit(cache=True)
 def generator(seed: int) -> tuple[Any, Any]:
-    """The twister's words uint32 [624] and the empty store float64 [READY + 4] of ``RandomState(seed)``."""
+    """The twister's words uint32 [624] and the empty store of ``RandomState(seed)``."""
     words = np.empty(_N, np.uint32)
     words[0] = np.uint32(seed)
     for i in range(1, _N):
         last = np.uint32(words[i - 1])
         words[i] = np.uint32(np.uint32(1812433253) * (last ^ (last >> np.uint32(30))) + np.uint32(i))
-    return words, np.zeros(READY + 4)
+    return words, Ready(np.zeros(READY + 1), np.zeros(3, np.int64), np.zeros(_N, np.uint32))
 
 
-@njit(cache=True)
+@loop
 def _twist(upper: Any, lower: Any, other: Any) -> Any:
-    y = (upper & np.uint32(0x80000000)) | (lower & np.uint32(0x7FFFFFFF))
-    return other ^ (y >> np.uint32(1)) ^ ((lower & np.uint32(1)) * np.uint32(0x9908B0DF))
+    y = np.uint32((upper & np.uint32(0x80000000)) | (lower & np.uint32(0x7FFFFFFF)))
+    return other ^ (y >> np.uint32(1)) ^ (np.uint32(0x9908B0DF) if lower & np.uint32(1) else np.uint32(0))
 
 
-@njit(cache=True)
+@loop
 def _temper(y: Any) -> Any:
-    y ^= y >> np.uint32(11)
-    y ^= (y << np.uint32(7)) & np.uint32(0x9D2C5680)
-    y ^= (y << np.uint32(15)) & np.uint32(0xEFC60000)
-    return y ^ (y >> np.uint32(18))
+    y = np.uint32(y ^ (y >> np.uint32(11)))
+    y = np.uint32(y ^ ((y << np.uint32(7)) & np.uint32(0x9D2C5680)))
+    y = np.uint32(y ^ ((y << np.uint32(15)) & np.uint32(0xEFC60000)))
+    return np.uint32(y ^ (y >> np.uint32(18)))
 
 
-@njit(cache=True)
-def _refill(words: Any, store: Any) -> None:
-    pos, end = int(store[_POS]), int(store[_END])
-    rest = end - pos
-    store[:rest] = store[pos:end]
+@loop
+def _next_words(words: Any) -> None:
+    # Unsigned indices and one simple loop each: so the compiler does several words at a time.
+    one, ahead, behind = np.uint64(1), np.uint64(_M), np.uint64(_N - _M)
+    for i in range(behind):
+        words[i] = np.uint32(_twist(words[i], words[i + one], words[i + ahead]))
+    for i in range(ahead - one):
+        j = i + behind
+        words[j] = np.uint32(_twist(words[j], words[j + one], words[i]))
+    words[_N - 1] = np.uint32(_twist(words[_N - 1], words[0], words[_M - 1]))
+
+
+@loop
+def _refill(words: Any, ready: Any) -> None:
+    store, at, raw = ready.store, ready.at, ready.raw
+    rest = at[_END] - at[_POS]
+    for i in range(rest):
+        store[i] = store[at[_POS] + i]
     while rest + _HALF <= READY:
-        for i in range(_N - _M):
-            words[i] = _twist(words[i], words[i + 1], words[i + _M])
-        for i in range(_N - _M, _N - 1):
-            words[i] = _twist(words[i], words[i + 1], words[i + _M - _N])
-        words[_N - 1] = _twist(words[_N - 1], words[0], words[_M - 1])
-        for i in range(_HALF):
-            high = _temper(words[2 * i]) >> np.uint32(5)
-            low = _temper(words[2 * i + 1]) >> np.uint32(6)
-            store[rest + i] = (high * 67108864.0 + low) / 9007199254740992.0
+        _next_words(words)
+        for i in range(np.uint64(_N)):
+            raw[i] = _temper(words[i])
+        for i in range(np.uint64(_HALF)):
+            high = np.int32(raw[np.uint64(2) * i] >> np.uint32(5))
+            low = np.int32(raw[np.uint64(2) * i + np.uint64(1)] >> np.uint32(6))
+            store[np.uint64(rest) + i] = (high * 67108864.0 + low) / _TWO_53
         rest += _HALF
-    store[_POS], store[_END] = 0.0, rest
+    at[_POS], at[_END] = 0, rest
 
 
-@njit(cache=True)
-def top_up(words: Any, store: Any) -> None:
+@loop
+def top_up(words: Any, ready: Any) -> None:
     """Fill the store when less than RESERVE is left of it."""
-    if store[_END] - store[_POS] < RESERVE:
-        _refill(words, store)
+    if ready.at[_END] - ready.at[_POS] < RESERVE:
+        _refill(words, ready)
 
 
-@njit(cache=True)
-def uniform(store: Any) -> float:
+@loop
+def uniform(ready: Any) -> float:
     """A number of [0, 1), as ``random_sample``."""
-    pos = int(store[_POS])
-    store[_POS] = pos + 1
-    return float(store[pos])
+    pos = ready.at[_POS]
+    ready.at[_POS] = pos + 1
+    return float(ready.store[np.uint64(pos)])
 
 
-@njit(cache=True)
-def normal(store: Any) -> float:
+@loop
+def normal(ready: Any) -> float:
     """A standard normal number, as ``randn``: Marsaglia's polar method, every second one for nothing."""
-    if store[_HAS_NORMAL] != 0.0:
-        store[_HAS_NORMAL] = 0.0
-        return float(store[_NORMAL])
+    if ready.at[_HAS_NORMAL] != 0:
+        ready.at[_HAS_NORMAL] = 0
+        return float(ready.store[_NORMAL])
     while True:
-        x = 2.0 * uniform(store) - 1.0
-        y = 2.0 * uniform(store) - 1.0
+        x = 2.0 * uniform(ready) - 1.0
+        y = 2.0 * uniform(ready) - 1.0
         r = x * x + y * y
         if 0.0 < r < 1.0:
             f = np.sqrt(-2.0 * np.log(r) / r)
-            store[_NORMAL] = f * x
-            store[_HAS_NORMAL] = 1.0
+            ready.store[_NORMAL] = f * x
+            ready.at[_HAS_NORMAL] = 1
             return float(f * y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import signal
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any, get_args
 from market.errors import ConfigError, ScalperError
 from market.matching import FillModel, QueueModel
 from market.paper import fault_command
+from market.paper.calendar import Calendar
 from market.paper.faults import FaultPlan
 from market.paper.hints import pointing, write_roots
 from market.paper.server import STATS_FILE, PaperServer
@@ -82,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--fills", choices=get_args(FillModel), default="queue", help="fill model (default queue)")
     add("--queue", choices=get_args(QueueModel), default="risk_averse", help="default risk_averse")
+    add(
+        "--calendar", type=Path, metavar="FILE",
+        help="JSON: days that are closed or open against the plain rule (weekends and fixed holidays rest)",
+    )  # fmt: skip
     add("--faults", type=Path, metavar="FILE", help="JSON: what to do wrong from the start")
     add("--wire-faults", action="store_true", help="a relay in front of the port, for the fault half_open")
     add(
@@ -153,11 +159,16 @@ async def serve(arguments: argparse.Namespace) -> None:
         queue=arguments.queue,
         wire_faults=arguments.wire_faults,
         margin_confirmation=arguments.margin_confirmation,
+        calendar=Calendar.read(arguments.calendar) if arguments.calendar else None,
     )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     endpoint = await server.start()
+    # The market lies in memory for good: without this the collector walks through all of it now and then,
+    # and books wait meanwhile.
+    gc.collect()
+    gc.freeze()
     if arguments.write_roots:
         write_roots(arguments.write_roots, Path(endpoint.ca_path))
     tickers = ", ".join(i.ticker for i in server.tape.instruments)

@@ -42,13 +42,6 @@ _STREAM_LIMITS = {"MarketDataStreamService": 16, "OrdersStreamService": 10, "Ope
 """Open streams: market data together, those of orders and operations for each method; grades 1 to 3."""
 
 
-def _group(key: str) -> tuple[str, int]:
-    if key in _METHOD_LIMITS:
-        return key, _METHOD_LIMITS[key]
-    service = key.split("/")[0]
-    return service, _SERVICE_LIMITS.get(service, _DEFAULT_LIMIT)
-
-
 def _stream_group(key: str) -> tuple[str, int]:
     service = key.split("/")[0]
     group = service if service == "MarketDataStreamService" else key
@@ -71,13 +64,24 @@ class RateLimits:
         self._now_s = now_s
         self._windows: dict[str, tuple[float, int]] = {}
         self._open: Counter[str] = Counter()
+        self._methods = dict(_METHOD_LIMITS)
+
+    def grade(self, key: str, per_minute: int) -> None:
+        """The account's own limit of "Service/Method": the broker sets some by what was traded lately."""
+        self._methods[key] = per_minute
+
+    def _group(self, key: str) -> tuple[str, int]:
+        if key in self._methods:
+            return key, self._methods[key]
+        service = key.split("/")[0]
+        return service, _SERVICE_LIMITS.get(service, _DEFAULT_LIMIT)
 
     def count(self, key: str) -> dict[str, str]:
         """Counts a call of "Service/Method"; returns the headers to send.
 
         Raises Refusal 80002, with the headers in ``metadata``, beyond the limit.
         """
-        group, limit = _group(key)
+        group, limit = self._group(key)
         used, left_s = self._use(group)
         headers = {
             "x-ratelimit-limit": f"{limit}, {limit};w={WINDOW_S}",
@@ -113,7 +117,7 @@ class RateLimits:
         for method in METHODS.values():
             name = f"{PACKAGE}.{method.service}/{method.name}"
             if method.kind == "unary":
-                unary.setdefault(_group(method.key), []).append(name)
+                unary.setdefault(self._group(method.key), []).append(name)
             else:
                 streams.setdefault(_stream_group(method.key), []).append(name)
         for (_, limit), names in unary.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 from itertools import pairwise
@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from market.paper.calendar import Calendar
 from market.types import I64, SECOND_NS, Books, Instrument, Trades
 
 MOSCOW: Final = ZoneInfo("Europe/Moscow")
@@ -74,16 +75,6 @@ VENUES: Final[Mapping[str, Venue]] = {
 }  # fmt: skip
 """The broker's documents, which predate the early morning session: what a recording shows goes first."""
 
-HOLIDAYS: Final = frozenset(
-    {(1, 1), (1, 2), (1, 7), (2, 23), (3, 8), (5, 1), (5, 9), (6, 12), (11, 4), (12, 31)}
-)
-"""Month and day of the days without trading; the exchange moves some of them every year."""
-
-
-def usual_trading_day(day: date) -> bool:
-    """Whether the usual calendar trades: no weekends, no holidays."""
-    return day.weekday() < 5 and (day.month, day.day) not in HOLIDAYS
-
 
 def to_ns(day: date, wall: time) -> int:
     """Nanoseconds UTC of a Moscow wall time."""
@@ -109,9 +100,11 @@ class Schedule:
 
     phases: Mapping[str, tuple[Change, ...]]
     recorded_days: Mapping[str, frozenset[date]]
+    calendar: Calendar = field(default_factory=Calendar)
+    """For the days that were not recorded."""
 
     @classmethod
-    def of(cls, tables: Iterable[tuple[Instrument, Books, Trades]]) -> Self:
+    def of(cls, tables: Iterable[tuple[Instrument, Books, Trades]], calendar: Calendar | None = None) -> Self:
         """From everything that is recorded of every instrument, whatever part of it is played.
 
         A silence of the whole venue is a break when it lasts 15 minutes, or 90 seconds where the calendar has
@@ -131,7 +124,7 @@ class Schedule:
             )
             for kind, changes in phases.items()
         }
-        return cls(phases, days)
+        return cls(phases, days, calendar or Calendar())
 
     def phase(self, kind: str, now_ns: int) -> Phase:
         """The phase in force; a venue without any recording trades."""
@@ -146,7 +139,7 @@ class Schedule:
         return [c for c in self.phases.get(kind, ()) if from_ns < c.at_ns < to_ns]
 
     def is_trading_day(self, kind: str, day: date) -> bool:
-        return day in self.recorded_days.get(kind, ()) or usual_trading_day(day)
+        return day in self.recorded_days.get(kind, ()) or self.calendar.trades(day)
 
     def spans(self, kind: str, day: date) -> list[Span]:
         """The phases but CLOSED of one recorded day, clipped to it; none for a day without a recording."""

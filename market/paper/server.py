@@ -19,6 +19,7 @@ from market.latency import Latency
 from market.matching import FillModel, QueueModel
 from market.paper.access import Tokens
 from market.paper.account import Account
+from market.paper.calendar import Calendar
 from market.paper.calls import Guard
 from market.paper.clock import MarketClock
 from market.paper.control import Control, check_wire
@@ -57,7 +58,7 @@ class PaperServer:
     0 = every book. ``enforce_limits``: refuse what goes beyond the broker's limits. ``faults``: what to do
     wrong from the start; ``wire_faults``: a relay in front of the port, without which half_open cannot be.
     ``margin_confirmation``: uncovered positions need confirm_margin_trade. ``fills``, ``queue``: as
-    in Matching.
+    in Matching. ``calendar``: on which of the days that were not recorded there is trading.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class PaperServer:
         margin_confirmation: bool = False,
         fills: FillModel = "queue",
         queue: QueueModel = "risk_averse",
+        calendar: Calendar | None = None,
     ) -> None:
         if host not in LOOPBACK:
             raise ConfigError(
@@ -113,7 +115,7 @@ class PaperServer:
         self.exchange.latency = Latency(entry_ns=entry_latency_ms * MILLISECOND_NS)
         self.replayer = Replayer(self.tape, self.clock, self.exchange, self._hub)
         self.calendar = Schedule.of(
-            zip(self.tape.instruments, self.tape.books, self.tape.trades, strict=True)
+            zip(self.tape.instruments, self.tape.books, self.tape.trades, strict=True), calendar
         )
         self._plan_sessions()
         self._endpoint_path = endpoint_path

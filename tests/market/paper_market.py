@@ -141,6 +141,8 @@ def limit(price_nano: int, **fields: Any) -> dict[str, Any]:
     return {"order_type": pb.ORDER_TYPE_LIMIT, "price": quotation(price_nano)} | fields
 
 
+STREAM = "MarketDataStreamService/MarketDataStream"
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 MISSING = grpc.StatusCode.NOT_FOUND
 SUBSCRIBE = pb.SUBSCRIPTION_ACTION_SUBSCRIBE

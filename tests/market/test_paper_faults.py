@@ -12,8 +12,10 @@ from typing import Any
 import grpc
 import pytest
 from paper_market import (
+    EXHAUSTED,
     INVALID,
     SHARE,
+    STREAM,
     T0,
     Client,
     exchange,
@@ -34,8 +36,6 @@ from market.paper.control import CONTROL_PATH
 from market.paper.faults import KINDS, Fault, FaultPlan, Faults
 from market.types import MILLISECOND_NS, SECOND_NS, InstrumentDay
 
-STREAM = "MarketDataStreamService/MarketDataStream"
-EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 BOOKS = make_books(

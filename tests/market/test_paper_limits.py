@@ -12,8 +12,10 @@ import grpc
 import pytest
 from paper_market import (
     BIDS,
+    EXHAUSTED,
     FUTURE,
     SHARE,
+    STREAM,
     SUBSCRIBE,
     Client,
     make_books,
@@ -29,9 +31,6 @@ from market.paper import PaperMarket, PaperServer
 from market.paper.limits import MAX_SUBSCRIPTIONS, WINDOW_S, RateLimits
 from market.paper.refusals import Refusal
 from market.types import InstrumentDay, Trades
-
-STREAM = "MarketDataStreamService/MarketDataStream"
-EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_window_begins_with_its_first_request_and_ends() -> None:

@@ -23,7 +23,9 @@ from paper_market import (
 
 from market.contract import invest_pb2 as pb
 from market.contract.convert import timestamp, to_ns
+from market.errors import ConfigError
 from market.paper import PaperMarket, PaperServer
+from market.paper.calendar import Calendar
 from market.paper.schedule import MOSCOW, Phase, Schedule, moscow_day
 from market.paper.schedule import to_ns as wall_ns
 from market.types import SECOND_NS, Books, Instrument, InstrumentDay, Trades
@@ -210,6 +212,43 @@ def test_schedules_of_holidays_and_wrong_periods(tmp_path: Path) -> None:
         await refused("50001", MISSING, schedule(client, exchange="NYSE"))
 
     run(tmp_path, scenario, market=TWO_DAYS)
+
+
+def test_a_calendar_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "calendar.json"
+    file.write_text('{"closed": ["2026-02-24"], "open": ["2026-02-21", "2026-02-23"]}')
+    calendar = Calendar.read(file)
+
+    async def scenario(server: PaperServer, client: Client) -> None:
+        period = {
+            "from": timestamp(at(date(2026, 2, 20), "03:00")), "to": timestamp(at(date(2026, 2, 25), "03:00"))
+        }  # fmt: skip
+        found = await schedule(client, exchange="MOEX_PLUS", **period)
+        assert [day.is_trading_day for day in found["MOEX_PLUS"]] == [True, True, False, True, False, True]
+        assert found["MOEX_PLUS"][1].HasField("start_time")
+
+    run(tmp_path, scenario, market=TWO_DAYS, calendar=calendar)
+    closed = Calendar(closed=frozenset({THURSDAY}))
+    recorded = Schedule.of(((d.instrument, d.books, d.trades) for d in TWO_DAYS.days), closed)
+    assert recorded.is_trading_day("share", THURSDAY)  # what was recorded goes first
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "must look like"),
+        ('{"shut": []}', "must look like"),
+        ('{"open": ["2026-02-30"]}', r"'2026-02-30' under 'open'"),
+        ('{"open": [20260228]}', "20260228 under 'open'"),
+        ('{"open": ["2026-02-28"], "closed": ["2026-02-28"]}', "2026-02-28 both closed and open"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_a_calendar_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "calendar.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        Calendar.read(file)
 
 
 def test_the_market_starts_trading_at_once(tmp_path: Path) -> None:
