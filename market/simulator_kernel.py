@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from market.simulator_random import generator, loop, normal, top_up, uniform
+from market.simulator_random import faded, generator, loop, normal, top_up, uniform
 from market.types import BUY, DEPTH, SELL
 
 GRID = 8192
@@ -237,6 +237,7 @@ def _play(
     ask_total = _resting(ask, a, 1, levels)
     bid_empty = _empty_far(bid, b, -1, levels)
     ask_empty = _empty_far(ask, a, 1, levels)
+    tau_rate, vtau_rate, half_var = 1 / tau, 1 / vtau, 0.5 * vv * vv
     pauses = 0
     events = 0
     row = 0
@@ -244,16 +245,18 @@ def _play(
         top_up(words, rng)
         # Rates of the six kinds of event.
         x = 2 * t / session_s - 1
-        act = (1 + ushape * x * x) * profile[row] * np.exp(activity - 0.5 * vv * vv)
+        act = (1 + ushape * x * x) * profile[row] * np.exp(activity - half_var)
         imbalance = (bid[b] - ask[a]) / (bid[b] + ask[a])
         gap = min(max(value[row] - (0.5 * (a + b) + shift - mid_ticks), -pull_cap), pull_cap)
         tilt = gflow * s + cimb * imbalance + pull_flow * gap
-        buys = mu * act * np.exp(tilt) + hawkes_buy
-        sells = mu * act * np.exp(-tilt) + hawkes_sell
+        tilted = np.exp(tilt)
+        buys = mu * act * tilted + hawkes_buy
+        sells = mu * act / tilted + hawkes_sell
         lean = kappa * min(max((hawkes_buy - hawkes_sell) / (mu * act), -3.0), 3.0)
         push = gbook * s + pull_book * gap
-        bids = placed[levels] * act * np.exp(push - lean)
-        asks = placed[levels] * act * np.exp(-push + lean)
+        pushed = np.exp(push - lean)
+        bids = placed[levels] * act * pushed
+        asks = placed[levels] * act / pushed
         bid_cancels = theta * act * bid_total / q0
         ask_cancels = theta * act * ask_total / q0
         rate = buys + sells + bids + asks + bid_cancels + ask_cancels
@@ -278,11 +281,11 @@ def _play(
             hawkes_buy *= decay
             hawkes_sell *= decay
             pauses += 1
-        decay = np.exp(-wait / tau)
+        decay = faded(wait * tau_rate)
         s = s * decay + np.sqrt(1 - decay * decay) * normal(rng)
-        decay = np.exp(-wait / vtau)
+        decay = faded(wait * vtau_rate)
         activity = activity * decay + vv * np.sqrt(1 - decay * decay) * normal(rng)
-        decay = np.exp(-hb * wait)
+        decay = faded(hb * wait)
         hawkes_buy *= decay
         hawkes_sell *= decay
         t += wait
@@ -299,7 +302,7 @@ def _play(
                 buy = meta_buy
                 meta_left -= 1
                 if meta_left <= 0:
-                    meta_buy = uniform(rng) < 1 / (1 + np.exp(-2 * tilt))
+                    meta_buy = uniform(rng) * (1 + 1 / (tilted * tilted)) < 1
                     meta_left = int(min((1.0 - uniform(rng)) ** (-1 / gmeta), 2000.0))
             lots = _lots(min(q0 * 0.35 * (1.0 - uniform(rng)) ** (-0.45), 12 * q0))
             if trades + MAX_LEVELS_PER_ORDER > max_trades:

@@ -34,6 +34,8 @@ def test_features_do_not_depend_on_it() -> None:
     assert not [name for name in NAMES if "oracle" in name or "latent" in name]
     for column in table.X[usable].T:
         known = np.isfinite(column)
+        if not known.any() or np.ptp(column[known]) == 0:
+            continue  # of an instrument without a leader, or without a session's open
         assert abs(np.corrcoef(column[known], oracle["SIMP"][usable][known])[0, 1]) < 0.9
 
 
