@@ -49,7 +49,7 @@ help:  ## this text
 	@echo "  make bench                measure the hot paths and print the figures"
 	@echo "  make science              the forecasting protocol on real recordings (SCALPER_DATA=<folder>, default ../shared/data)"
 	@echo "      QUICK=1               ... the RTS day only, without DeepLOB"
-	@echo "  make platform             the Prefect and MLflow servers on this machine, with the flows deployed (Ctrl-C stops)"
+	@echo "  make platform             the Prefect and MLflow servers on this machine, with the flows deployed (scalper down stops)"
 	@echo "  make setup                only the environment ($(VENV), pinned by $(LOCK))"
 	@echo "  make lock                 resolve the pins again, into requirements/"
 	@echo "  make proto                generate the contract's Python stubs again"
@@ -101,7 +101,7 @@ science: setup  ## forecasting skill on real recordings, with a verdict
 	@$(BIN)/scalper science $(if $(QUICK),--quick)
 
 platform: setup
-	@$(BIN)/scalper platform
+	@$(BIN)/scalper up
 
 # A wheel folder may offer torch as a local version (+cpu): the lock names the public one, which both satisfy. Resolving torch
 # afresh keeps uv from preferring the public one for that reason, and its CUDA packages with it.
@@ -111,6 +111,7 @@ lock: setup
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $(LOCK)
 	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-emit-find-links --custom-compile-command "make lock" \
 	  --extra live -c $(LOCK) -o requirements/live.lock pyproject.toml
+	@$(BIN)/python tools/results_lock.py
 	@git diff --stat -- requirements || true
 
 proto: setup

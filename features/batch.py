@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.kernel import F32, I32, I64, new_state, run
+from features.leader import quotes
 from features.schema import DUPLICATE, F, schema_hash
 from market.errors import RecordingError
 from market.stream import merge
-from market.types import InstrumentDay
+from market.types import Books, InstrumentDay
 
 D = TypeVar("D", bound=np.generic)
 
@@ -77,8 +78,11 @@ class FeatureTable:
         return table
 
 
-def compute(day: InstrumentDay) -> FeatureTable:
-    """Features of every snapshot of ``day``, from a fresh state: byte-equal to a ``FeatureStream``."""
+def compute(day: InstrumentDay, leader: InstrumentDay | None = None) -> FeatureTable:
+    """Features of every snapshot of ``day``, from a fresh state: byte-equal to a ``FeatureStream``.
+
+    ``leader``: the same day of the instrument that moves first; without it its columns are masked.
+    """
     books, trades = day.books, day.trades
     n = len(books)
     kind, row = merge(books, trades)
@@ -86,12 +90,13 @@ def compute(day: InstrumentDay) -> FeatureTable:
     status = np.zeros(n, np.uint8)
     bid_px, bid_qty = _own(books.bid_px, np.int32), _own(books.bid_qty, np.int32)
     ask_px, ask_qty = _own(books.ask_px, np.int32), _own(books.ask_qty, np.int32)
+    leader_ns, leader_mid2 = quotes(leader.books if leader is not None else Books.empty())
     fs, st = new_state()
     run(
         fs, st, _own(kind, np.int8), _own(row, np.int64),
         _own(books.recv_ns, np.int64), bid_px, bid_qty, ask_px, ask_qty, _own(books.flags, np.uint8),
         _own(trades.recv_ns, np.int64), _own(trades.px, np.int32), _own(trades.qty, np.int32),
-        _own(trades.side, np.int8), X, status,
+        _own(trades.side, np.int8), leader_ns, leader_mid2, X, status,
     )  # fmt: skip
     two_sided = (bid_qty[:, 0] > 0) & (ask_qty[:, 0] > 0)
     bid, ask = bid_px[:, 0].astype(np.int64), ask_px[:, 0].astype(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.schema import FEATURES, FeatureSpec
+from features.schema import EVEN, FEATURES, ODD, FeatureSpec
 
 
 def lines() -> list[str]:
@@ -29,5 +29,6 @@ def _window(spec: FeatureSpec) -> str:
 
 
 def _marks(spec: FeatureSpec) -> str:
-    marks = [name for name in ("aligned", "seasonal") if getattr(spec, name)]
-    return "; " + ", ".join(marks) if marks else ""
+    marks = [spec.mirror if spec.mirror in (ODD, EVEN) else f"mirrors {spec.mirror}"]
+    marks += [name for name in ("aligned", "seasonal") if getattr(spec, name)]
+    return "; " + ", ".join(marks)

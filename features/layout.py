@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from features import declaration as d
 from features import schema
 from market.types import DEPTH
 
@@ -28,10 +29,12 @@ JIT: Final[dict[str, Any]] = {"error_model": "numpy", "_nrt": False}
 jit = njit(**JIT)
 
 N_COLUMNS: Final = schema.F
-LEVELS: Final = schema.OFI_LEVELS
+LEVELS: Final = d.OFI_LEVELS
 SLOPE_LEVELS: Final = 10
 COST_LEVEL_SIZES: Final = 3.0
 SPREAD_CAP_TICKS: Final = 8
+WIDEST_GAP_TICKS: Final = 20
+SINCE_BOOK_CAP_S: Final = 3.0
 RACE: Final = math.sqrt((1 - 0.5) / (1 + 0.5))
 RACE_NORM: Final = 2 * math.atan(RACE)
 GRID_NS: Final = 250_000_000
@@ -45,53 +48,136 @@ ALIGN_WEIGHT: Final = np.array([math.exp(-h / 10) for h in range(128)])
 LOG_OF_LOTS: Final = np.array([math.log(1.0 + lots) for lots in range(4096)])
 """log(1 + lots), the very values of ``math.log``: half of a step's logarithms are of small whole numbers."""
 DEPTH_WEIGHT: Final = np.array([math.exp(-m / 2) for m in range(LEVELS)])
-VOL_DECAY: Final = np.array([math.exp(-1 / w) for w in schema.VOL_WINDOWS_S])
-RETURN_S: Final = np.array(schema.RETURN_WINDOWS_S, np.int64)
+N_DECAY: Final = len(d.LEVEL_DECAYS)
+LEVEL_WEIGHT: Final = np.array([[math.exp(-x * m) for x in d.LEVEL_DECAYS] for m in range(DEPTH)])
+N_NEAR: Final = len(d.DISTANCES_TICKS)
+NEAR_HALF_TICKS: Final = 200
+"""A price further from mid than this weighs as one at this distance: under 1 % at the widest scale."""
+NEAR_WEIGHT: Final = np.array(
+    [[math.exp(-h / 2 / x) for x in d.DISTANCES_TICKS] for h in range(NEAR_HALF_TICKS)]
+)
+VOL_DECAY: Final = np.array([math.exp(-1 / w) for w in d.VOL_WINDOWS_S])
+RETURN_S: Final = np.array(d.RETURN_WINDOWS_S, np.int64)
+ROOT_RETURN: Final = np.sqrt(np.array(d.RETURN_WINDOWS_S, float))
+ROOT_MOMENTUM: Final = np.sqrt(np.array(d.MOMENTUM_WINDOWS_S, float))
+ROOT_LEADER: Final = np.sqrt(np.array(d.LEADER_WINDOWS_S, float))
+STEPS: Final = np.array(d.STEPS, np.int64)
+ACTIVITY_SCALE: Final = np.array([1000.0 / w for w in d.ACTIVITY_WINDOWS_S])
 
-# Whole numbers in the state.
+# Whole numbers in the state. The clock and what is known of a leader outlive a gap of this instrument.
 NONE: Final = -(1 << 62)
-CLOCK, VALID_NS, WARM_FROM, HAS_PREV, MID2, SPREAD = 0, 1, 2, 3, 4, 5
-SPREAD_NS, MID_NS, GRID, GRID_FILLED, LAST_TRADE = 6, 7, 8, 9, 10
-RING: Final = 16
+CLOCK, LEADER_FROM, LEADER_NS, LEADER_MID2, LEADER_BEFORE = range(5)
+KEPT: Final = 5
+VALID_NS, WARM_FROM, HAS_PREV, MID2, SPREAD, SPREAD_NS, MID_NS, GRID, GRID_FILLED, LAST_TRADE = range(5, 15)
+TAPE_NS, LAST_RETURN, STEP_AT, MICRO_NS, N_PREV_BID, N_PREV_ASK = range(15, 21)
+LOST: Final = 21
+"""A side's loss that waits for its second to pass: when, at which price, lots before, lots after."""
+VPIN_SIZE, VPIN_LOTS, VPIN_SIGNED, VPIN_FULL, VPIN_SUM, VPIN_TOTAL = range(29, 35)
+RING: Final = 36
 RING_SIZE: Final = 256
-PREV: Final = RING + RING_SIZE
+STEP_RING: Final = RING + RING_SIZE
+STEP_RING_SIZE: Final = 16
+BUCKETS: Final = 50
+VPIN_RING: Final = STEP_RING + STEP_RING_SIZE
+PREV: Final = VPIN_RING + 2 * BUCKETS
 I_SIZE: Final = PREV + 4 * DEPTH
 
-# Real numbers in the state: flows of 5 levels and one aligned flow per window, then trades, then the rest.
-N_FLOW: Final = len(schema.FLOW_WINDOWS_S)
-N_TRADE: Final = len(schema.TRADE_WINDOWS_S)
-N_VOL: Final = len(schema.VOL_WINDOWS_S)
-FLOW: Final = 0
-FLOW_STRIDE: Final = LEVELS + 1
-TRADE: Final = FLOW + N_FLOW * FLOW_STRIDE
-INTENSITY: Final = TRADE + 2 * N_TRADE
-MEAN_DEPTH: Final = INTENSITY + 2 * len(schema.INTENSITY_WINDOWS_S)
-DEPTH_NOW: Final = MEAN_DEPTH + 1
-VARIANCE: Final = DEPTH_NOW + 1
-VARIANCE_WEIGHT: Final = VARIANCE + N_VOL
-F_SIZE: Final = VARIANCE_WEIGHT + N_VOL
+# Real numbers in the state: exponential windows one after another, the columns of a window side by side.
+N_FLOW: Final = len(d.FLOW_WINDOWS_S)
+N_TAPE: Final = len(d.TAPE_WINDOWS_S)
+N_INTENSITY: Final = len(d.INTENSITY_WINDOWS_S)
+N_QUOTE: Final = len(d.QUOTE_WINDOWS_S)
+N_ACTIVITY: Final = len(d.ACTIVITY_WINDOWS_S)
+N_VOL: Final = len(d.VOL_WINDOWS_S)
+N_EMA: Final = len(d.EMA_WINDOWS_S)
+N_MOMENTUM: Final = len(d.MOMENTUM_WINDOWS_S)
+N_LEADER: Final = len(d.LEADER_WINDOWS_S)
+N_BALANCE: Final = N_DECAY + N_NEAR + 1
+N_SIGNAL: Final = N_BALANCE + N_NEAR
+"""Imbalances by level, by distance and at the touch, then the logs of depth by distance."""
+SPREADS: Final = 4
+BINS: Final = 5
+STATES: Final = SPREADS * BINS
+"""Of the micro-price: spreads of 1, 2, 3, 4 and more ticks, imbalances by size; the sign is symmetry."""
 
-# _advance spells these windows out, as powers of one exponential.
-assert (schema.FLOW_WINDOWS_S, schema.TRADE_WINDOWS_S) == ((1, 5, 20), (1, 5, 20, 60))
-assert schema.INTENSITY_WINDOWS_S == (1, 10)
+LEADER_MEAN: Final = 0
+LEADER_VARIANCE: Final = N_LEADER
+F_KEPT: Final = N_LEADER + 1
+FLOW: Final = F_KEPT
+FLOW_STRIDE: Final = LEVELS + 1
+QUOTE: Final = FLOW + N_FLOW * FLOW_STRIDE
+ACTIVITY: Final = QUOTE + 4 * N_QUOTE
+SIGNAL: Final = ACTIVITY + N_ACTIVITY
+EMA: Final = SIGNAL + N_SIGNAL
+MID_EMA: Final = EMA + N_EMA * N_SIGNAL
+MEAN_DEPTH: Final = MID_EMA + N_MOMENTUM
+DEPTH_NOW: Final = MEAN_DEPTH + 1
+REFILL: Final = DEPTH_NOW + 1
+COVARIANCE: Final = REFILL + 4
+LEVEL_SHARE: Final = COVARIANCE + LEVELS * LEVELS
+COMPONENT: Final = LEVEL_SHARE + LEVELS
+VARIANCE: Final = COMPONENT + LEVELS
+VARIANCE_WEIGHT: Final = VARIANCE + N_VOL
+BIPOWER: Final = VARIANCE_WEIGHT + N_VOL
+BIPOWER_WEIGHT: Final = BIPOWER + N_VOL
+MICRO_SUM: Final = BIPOWER_WEIGHT + N_VOL
+MICRO_COUNT: Final = MICRO_SUM + STATES
+MICRO_SIGNED: Final = MICRO_COUNT + STATES
+MICRO_WAITING: Final = MICRO_SIGNED + STATES
+TAPE: Final = MICRO_WAITING + STATES
+TAPE_STRIDE: Final = 5
+"""Lots bought and sold, trades bought and sold, and lots times price."""
+INTENSITY: Final = TAPE + N_TAPE * TAPE_STRIDE
+SCRATCH: Final = INTENSITY + 2 * N_INTENSITY
+"""Arguments of a row's logarithms; nothing is remembered in it."""
 
 _column = schema.NAMES.index
 C_OFI: Final = _column("ofi_l1_1s")
 C_ALIGNED: Final = _column("aligned_flow_1s")
-C_IMBALANCE: Final = _column("imbalance_l1")
-C_IMBALANCE_5: Final = _column("imbalance_d5")
-C_WEIGHTED_MID: Final = _column("weighted_mid_dev")
-C_RACE: Final = _column("queue_race_up")
-C_SLOPE: Final = _column("slope_bid")
-C_COST: Final = _column("cost_diff")
-C_TRADE: Final = _column("trade_flow_1s")
-C_INTENSITY: Final = _column("intensity_buy_1s")
-C_VOL: Final = _column("vol_10s")
-C_VOL_RATIO: Final = _column("vol_ratio")
-C_RETURN: Final = _column("return_1s")
-C_LAST_TRADE: Final = _column("last_trade_dev")
-C_SPREAD: Final = _column("spread_ticks")
-C_SPREAD_BPS: Final = _column("spread_bps")
+C_INTEGRATED: Final = _column("integrated_ofi_1s")
+C_PRESSURE: Final = _column("trade_pressure_0.25s")
+C_VOLUME: Final = _column("trade_volume_0.25s")
+C_INTENSITY: Final = _column("intensity_buy_0.1s")
+C_QUOTE: Final = _column("intensity_bid_up_1s")
+C_ACTIVITY: Final = _column("activity_2s")
 C_SINCE_SPREAD: Final = _column("since_spread_change")
 C_SINCE_MID: Final = _column("since_mid_change")
+C_LEVELS: Final = _column("levels_0.1")
+C_DEPTH: Final = _column("depth_2")
+C_IMBALANCE_5: Final = _column("imbalance_d5")
+C_WEIGHTED_MID: Final = _column("weighted_mid_dev")
+C_MICRO: Final = _column("micro_price_dev")
+C_RACE: Final = _column("queue_race")
+C_TOUCH: Final = _column("touch_log")
+C_SLOPE: Final = _column("slope_bid")
+C_COST: Final = _column("cost_buy")
+C_GAP: Final = _column("gap_1")
+C_SPREAD: Final = _column("spread_ticks")
+C_TRADE: Final = _column("trade_flow_0.25s")
+C_BALANCE: Final = _column("trade_balance_0.25s")
+C_VWAP: Final = _column("vwap_5s")
+C_LAST_TRADE: Final = _column("last_trade_dev")
+C_VPIN: Final = _column("vpin")
+C_VOL: Final = _column("vol_10s")
+C_BIPOWER: Final = _column("bipower_10s")
+C_VOL_RATIO: Final = _column("vol_ratio")
+C_RETURN: Final = _column("return_1s")
+C_MOMENTUM: Final = _column("momentum_0.25s")
+C_STEP: Final = _column("step_1")
+C_LEADER: Final = _column("leader_move_1s")
+C_REFILL: Final = _column("resilience_bid")
+C_SINCE_BOOK: Final = _column("since_book")
 C_DAY: Final = _column("day_sin")
+
+N_ASINH: Final = C_VOLUME
+"""The columns before this one are asinh of what SCRATCH holds, those up to N_LOG are log(1 + it)."""
+N_LOG: Final = C_SINCE_MID + 1
+F_SIZE: Final = SCRATCH + N_LOG
+
+# The kernel spells these windows out, as powers of one exponential, and their places in the list.
+assert d.FLOW_WINDOWS_S == (1, 5, 20) and d.TAPE_WINDOWS_S == (0.25, 1, 5, 20, 60, 300)
+assert d.INTENSITY_WINDOWS_S == (0.1, 1, 10) and d.QUOTE_WINDOWS_S == (1, 10)
+assert d.ACTIVITY_WINDOWS_S == (2, 20) and d.EMA_WINDOWS_S == (2, 10, 60, 300)
+assert d.MOMENTUM_WINDOWS_S == (0.25, 1, 5, 20, 60, 300) and d.LEADER_WINDOWS_S == (1, 5, 20)
+assert d.TAPE_WINDOWS_S[2:] == d.VWAP_WINDOWS_S and d.VOL_WINDOWS_S[1] == 60
+assert C_OFI == 0 and C_LEVELS == N_LOG and C_DEPTH == C_LEVELS + N_BALANCE * (1 + N_EMA)

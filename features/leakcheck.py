@@ -7,6 +7,7 @@ row of the whole one. The stream that runs live cannot look ahead, so its rows a
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.batch import FeatureTable, compute
+from features.leader import quotes
 from features.schema import NAMES, F
 from features.stream import FeatureStream
 from market.stream import BOOK, merge
@@ -61,19 +63,41 @@ class Leaks:
     differences: tuple[Difference, ...]
 
 
-def check_day(day: InstrumentDay, table: Table = compute, *, cuts: int = CUTS, seed: int = 0) -> Leaks:
+def check_day(
+    day: InstrumentDay,
+    table: Table = compute,
+    *,
+    cuts: int = CUTS,
+    seed: int = 0,
+    leader: InstrumentDay | None = None,
+) -> Leaks:
     """Compare ``table`` of ``day`` with ``table`` of up to ``cuts`` shorter days; ``compute`` also with the
-    live stream."""
-    whole = table(day)
+    live stream.
+
+    ``leader``: the instrument that ``compute`` takes beside it; it is cut at the same moments.
+    """
+
+    def rows_of(part: InstrumentDay, until_ns: int | None) -> FeatureTable:
+        if leader is None:
+            return table(part)
+        known = leader.books.recv_ns
+        seen = known <= (until_ns if until_ns is not None else known.max(initial=0))
+        return compute(
+            part, InstrumentDay(leader.instrument, leader.day, leader.books.rows(seen), leader.trades)
+        )
+
+    whole = rows_of(day, None)
     found: dict[str, Difference] = {}
     rows = 0
     ends = cut_points(day, whole.mid2, cuts, np.random.default_rng(seed))
     for events in ends.tolist():
         short, kept = first_events(day, events)
         rows += len(kept)
-        _compare(day, whole, table(short), kept, f"when the day ends at {_end(short)} UTC", found)
+        end_ns = _end_ns(short)
+        when = f"when the day ends at {np.datetime64(end_ns, 'ns')} UTC"
+        _compare(day, whole, rows_of(short, end_ns), kept, when, found)
     if table is compute:
-        X, status = stream_rows(day)
+        X, status = stream_rows(day, leader=leader)
         rows += len(X)
         streamed = FeatureTable(whole.recv_ns, X, status, whole.mid2, whole.spread)
         _compare(day, whole, streamed, np.arange(len(X)), "in the live stream", found)
@@ -104,14 +128,20 @@ def first_events(day: InstrumentDay, events: int) -> tuple[InstrumentDay, NDArra
 
 
 def stream_rows(
-    day: InstrumentDay, stream: FeatureStream | None = None
+    day: InstrumentDay, stream: FeatureStream | None = None, *, leader: InstrumentDay | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """The day's rows, float32 [n, F], and their status, uint8 [n], as ``stream`` gives them."""
+    """The day's rows, float32 [n, F], and their status, uint8 [n], as ``stream`` gives them.
+
+    ``leader``: its quotes come in by receive time, before events of the same time.
+    """
+    said = deque(zip(*(a.tolist() for a in quotes(leader.books)), strict=True)) if leader else deque()
     books, trades = day.books, day.trades
     X, status = np.empty((len(books), F), np.float32), np.zeros(len(books), np.uint8)
     stream = stream or FeatureStream()
     kind, row = merge(books, trades)
     for k, r in zip(kind.tolist(), row.tolist(), strict=True):
+        while said and said[0][0] <= (books if k == BOOK else trades).recv_ns[r]:
+            stream.on_leader(*said.popleft())
         if k == BOOK:
             status[r] = stream.on_book(
                 int(books.recv_ns[r]), books.bid_px[r], books.bid_qty[r], books.ask_px[r], books.ask_qty[r],
@@ -121,12 +151,13 @@ def stream_rows(
             stream.on_trade(
                 int(trades.recv_ns[r]), int(trades.px[r]), int(trades.qty[r]), int(trades.side[r])
             )
+    for late in said:
+        stream.on_leader(*late)
     return X, status
 
 
-def _end(day: InstrumentDay) -> np.datetime64:
-    ends = [int(table.recv_ns.max()) for table in (day.books, day.trades) if len(table)]
-    return np.datetime64(max(ends), "ns")
+def _end_ns(day: InstrumentDay) -> int:
+    return max(int(table.recv_ns.max()) for table in (day.books, day.trades) if len(table))
 
 
 def _compare(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from features.kernel import F_SIZE, I_SIZE, new_state, step_book, step_trade
-from features.schema import schema_hash
+from features.kernel import F_SIZE, I_SIZE, WRONG_SHAPE, new_state, step_book, step_leader, step_trade
+from features.layout import F_KEPT, KEPT, LEADER_FROM, NONE
+from features.schema import F, schema_hash
 from market.errors import ScalperError
 from market.types import DEPTH
 
@@ -16,8 +19,10 @@ class FeatureStream:
 
     def __init__(self) -> None:
         self._fs, self._st = new_state()
-        # The kernel is compiled for writable contiguous rows; a copy lets callers pass any view, and costs
-        # 1 us.
+        # The kernel is compiled for writable contiguous int32 rows. A caller that has them is served without
+        # a copy; at the first view, list or other type this stream turns to copying.
+        self._copying = False
+        self._step: Any = step_book
         self._book = np.zeros((4, DEPTH), np.int32)
         self._bid_px, self._bid_qty, self._ask_px, self._ask_qty = self._book
 
@@ -36,6 +41,19 @@ class FeatureStream:
         Returns the status bits of ``features.schema``; 0 (or DUPLICATE alone) means a row fit for a model.
         Masked features are NaN; a rejected book leaves the whole row NaN.
         """
+        if not self._copying:
+            try:
+                status: int = self._step(
+                    self._fs, self._st, recv_ns, bid_px, bid_qty, ask_px, ask_qty, flags, out
+                )  # fmt: skip
+            except TypeError:
+                self._copying = True
+            else:
+                if status == WRONG_SHAPE:
+                    raise ValueError(
+                        f"a book has {DEPTH} levels a side and a row {F} columns: one is shorter"
+                    )
+                return status
         self._bid_px[:] = bid_px
         self._bid_qty[:] = bid_qty
         self._ask_px[:] = ask_px
@@ -47,6 +65,16 @@ class FeatureStream:
     def on_trade(self, recv_ns: int, px: int, qty: int, side: int) -> None:
         """Take one trade: ticks, lots, aggressor (0 unknown). One that goes back in time is left out."""
         step_trade(self._fs, self._st, recv_ns, px, qty, side)
+
+    def on_leader(self, recv_ns: int, mid2: int) -> None:
+        """Take a quote of the leader: ``features.leader.quote`` of its book. Books later than it see it; one
+        that goes back in time is left out."""
+        step_leader(self._fs, self._st, recv_ns, mid2)
+
+    def forget_leader(self) -> None:
+        """Another leader comes, or none: what was known of the old one is no part of it."""
+        self._fs[:F_KEPT] = 0.0
+        self._st[LEADER_FROM:KEPT] = NONE
 
     def reset(self) -> None:
         """Forget everything, the clock too: the next book starts a new warm-up."""

@@ -8,12 +8,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import data_cli, features_cli, ingest_cli, science_cli, simulate_cli
+from flows import (
+    backup_cli,
+    benchmark_cli,
+    card_cli,
+    data_cli,
+    features_cli,
+    ingest_cli,
+    platform_cli,
+    registry_cli,
+    science_cli,
+    simulate_cli,
+    train_cli,
+)
 from flows.verbs import Run
 from market.errors import ConfigError, ScalperError
-
-REFUSED = 3
-"""Exit status of a promotion that the gate refused: nothing failed, and nothing moved."""
 
 EPILOG = """\
 a day with it:
@@ -24,11 +33,16 @@ a day with it:
   scalper promote --to prod --climb --reason "first model"
                                             move the alias, if the gate lets it
 
+left running (docs/platform.md):
+  scalper up                                Prefect, MLflow and the deployments; status, doctor, down
+  scalper backup --to /mnt/backups          and restore latest --into DIR --verify
+
 on your own data, apart from the project's own results:
   scalper data info path/to/recording       what it holds, and whether that can be a market
   scalper data plot path/to/recording --out runtime/plots
   scalper workspace mine --recording path/to/recording --set labels.horizon_s=30
   scalper -C runtime/workspaces/mine repro
+  scalper train --dataset books.jsonl --output runtime/mine     the same line on one file, outside DVC
 
 exit status: 0 done, 1 data validate found something, 2 an error that one line explains, 3 the gate refused.
 """
@@ -69,30 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("stages", nargs="*", help="only these stages and what they need (default: all)")
     sub.add_argument("--force", action="store_true", help="run them even when nothing changed")
 
-    verb("publish", _publish, "register artifacts/bundle in the MLflow registry, once for each manifest hash",
-         "scalper publish")  # fmt: skip
-
-    sub = verb(
-        "gate",
-        _gate,
-        "print the gate's verdict on the built bundle, check by check",
-        "scalper gate --to canary",
-    )
-    sub.add_argument("--to", default="prod", help="the alias to be judged for (default prod)")
-
-    sub = verb("promote", _promote, "move an alias to the built bundle's version, if the gate lets it",
-               'scalper promote --to prod --climb --reason "first model"')  # fmt: skip
-    sub.add_argument("--to", required=True, choices=("challenger", "shadow", "canary", "prod"))
-    sub.add_argument("--reason", required=True, help="kept with the promotion: what a later reader has")
-    sub.add_argument("--climb", action="store_true",
-                     help="take the rungs below (challenger, shadow, canary) on the way")  # fmt: skip
-
     sub = verb(
         "keygen", _keygen, "make the key pair that signs bundles (never overwrites one)", "scalper keygen"
     )
     sub.add_argument("--dir", type=Path, default=Path("keys"))
 
-    for module in (simulate_cli, ingest_cli, data_cli, features_cli, science_cli):
+    for module in (
+        registry_cli, simulate_cli, ingest_cli, data_cli, features_cli, science_cli, benchmark_cli,
+        train_cli, card_cli, platform_cli, backup_cli,
+    ):  # fmt: skip
         module.add(verb)
 
     sub = verb("paper", _paper, "start the paper exchange on a recording; what follows is passed on to it",
@@ -106,10 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                      help="a parameter to change, e.g. labels.horizon_s=30")  # fmt: skip
 
-    sub = verb("platform", _platform, "start the Prefect and MLflow servers here and serve the flows",
-               "scalper platform --prefect-port 4200 --mlflow-port 5000")  # fmt: skip
-    sub.add_argument("--prefect-port", type=int, default=4200)
-    sub.add_argument("--mlflow-port", type=int, default=5000)
     return parser
 
 
@@ -168,29 +163,6 @@ def _repro(args: argparse.Namespace) -> int:
     return 0
 
 
-def _publish(args: argparse.Namespace) -> int:
-    from flows import publishing
-
-    print(publishing.publish(Path.cwd()).line())
-    return 0
-
-
-def _gate(args: argparse.Namespace) -> int:
-    from flows import publishing
-
-    verdict = publishing.judge(Path.cwd(), args.to)
-    print(verdict.text())
-    return 0 if verdict.passed else REFUSED
-
-
-def _promote(args: argparse.Namespace) -> int:
-    from flows import publishing
-
-    promotion = publishing.promote(Path.cwd(), args.to, args.reason, climb=args.climb)
-    print(promotion.text())
-    return 0 if promotion.moved else REFUSED
-
-
 def _keygen(args: argparse.Namespace) -> int:
     from models.bundle import generate_keys
 
@@ -211,12 +183,6 @@ def _workspace(args: argparse.Namespace) -> int:
     made = workspace.create(folder, source=args.recording, overrides=overrides_of(args.overrides))
     print(f"workspace {made}; next: scalper -C {made} repro")
     return 0
-
-
-def _platform(args: argparse.Namespace) -> int:
-    from flows import platform
-
-    return platform.run(Path.cwd(), prefect_port=args.prefect_port, mlflow_port=args.mlflow_port)
 
 
 if __name__ == "__main__":

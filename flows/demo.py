@@ -110,17 +110,17 @@ def _repro(workdir: Path) -> None:
 
 def _promote(workdir: Path) -> str:
     """Publish and ask the gate; the alias that the runner will follow."""
-    from flows import publishing
+    from flows import promotion, publishing
 
     print(f"    {publishing.publish(workdir).line()}", flush=True)
-    promotion = publishing.promote(workdir, "prod", "demo", climb=True)
-    print(_indented(promotion.text()), flush=True)
-    if promotion.moved:
+    prod = promotion.promote(workdir, "prod", "demo", climb=True)
+    print(_indented(prod.text()), flush=True)
+    if prod.moved:
         return "prod"
     print(
         "    so it goes to the alias shadow: same runner, signals and would-be orders recorded, nothing sent"
     )
-    shadow = publishing.promote(workdir, "shadow", "demo: the gate refused prod", climb=True)
+    shadow = promotion.promote(workdir, "shadow", "demo: the gate refused prod", climb=True)
     print(_indented(shadow.text()), flush=True)
     if not shadow.moved:
         raise DemoFailed("the gate does not even let the model run as shadow; its reasons stand above")
@@ -234,7 +234,7 @@ def _tell(workdir: Path, alias: str, session: Mapping[str, Any]) -> None:
       the session as a page    {enter}{runner} dashboard --config {CONFIG}
       the audit log            {here}/{RUNTIME}/audit.log
       why (not) prod           .venv/bin/{scalper} gate
-      Prefect and MLflow UIs   {"make platform" if here == "." else f".venv/bin/{scalper} platform"}""",
+      Prefect and MLflow UIs   {"make platform" if here == "." else f".venv/bin/{scalper} up"}""",
         flush=True,
     )
 

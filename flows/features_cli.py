@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from features.leakcheck import Table
 
 RECORDING = Path("data/recording")
+OWN_TABLE = "features.batch:compute"
 LEAKS = 1
 """Exit status of ``leak-check`` when a row or a decision changed."""
 WARMUP_NS = 420_000_000_000
@@ -36,8 +37,10 @@ def add(verb: VerbMaker) -> None:
                      help=f"a recording, or what scalper ingest takes (default {RECORDING})")  # fmt: skip
     sub.add_argument("--bundle", type=Path, metavar="DIR", help="check the decisions of this bundle, too")
     sub.add_argument("--ticker", help="only this instrument's features")
-    sub.add_argument("--table", metavar="MODULE:FUNCTION", default="features.batch:compute",
+    sub.add_argument("--table", metavar="MODULE:FUNCTION", default=OWN_TABLE,
                      help="features of your own: a function from InstrumentDay to FeatureTable")  # fmt: skip
+    sub.add_argument("--leader", metavar="TICKER",
+                     help="its quotes lead the others' features (params.yaml: features.leader)")  # fmt: skip
     sub.add_argument("--cuts", type=int, default=40, help="shorter days per instrument and day (default 40)")
     sub.add_argument("--decision-cuts", type=int, default=4, metavar="N",
                      help="shorter recordings to trade (default 4)")  # fmt: skip
@@ -73,9 +76,13 @@ def _features(args: argparse.Namespace) -> bool:
     from flows.data_source import open_source
 
     table = _table(args.table)
+    if args.leader and args.table != OWN_TABLE:
+        raise ConfigError(f"--leader {args.leader}: only {OWN_TABLE} takes one; leave out --table")
+    leaders = {day.day: day for day in open_source([args.recording]).days(args.leader)} if args.leader else {}
     leaked = False
     for day in open_source([args.recording]).days(args.ticker):
-        found = check_day(day, table, cuts=args.cuts, seed=args.seed)
+        leader = leaders.get(day.day) if day.instrument.ticker != args.leader else None
+        found = check_day(day, table, cuts=args.cuts, seed=args.seed, leader=leader)
         title = f"features   {day.instrument.ticker} {day.day}: {found.rows:,} rows of {found.cuts} cuts"
         if not found.differences:
             print(f"{title} equal, byte by byte")

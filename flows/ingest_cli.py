@@ -48,6 +48,11 @@ def add(verb: VerbMaker) -> None:
     sub.usage = "scalper ingest [KIND] FILE [FILE ...] --out DIR [options]"
     sub.add_argument("sources", nargs="+", metavar="[KIND] FILE", help="files of one kind, or one folder")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the recording to write")
+    add_facts(sub)
+
+
+def add_facts(sub: argparse.ArgumentParser) -> None:
+    """The flags that say what a foreign file does not; ``options_of`` reads them."""
     facts = sub.add_argument_group("what the files do not say (an error names what is missing)")
     facts.add_argument("--ticker", help="instead of the one in the files (one instrument only)")
     facts.add_argument("--class-code", metavar="CODE", help="board, e.g. TQBR or SPBFUT")
@@ -69,8 +74,8 @@ def add(verb: VerbMaker) -> None:
 def _ingest(args: argparse.Namespace) -> int:
     from market.importers import ingest
 
-    kind, sources = _kind_and_sources(args.sources)
-    recording, _ = ingest(sources, args.out, kind=kind, options=_options(args), progress=print)
+    kind, sources = kind_and_sources(args.sources)
+    recording, _ = ingest(sources, args.out, kind=kind, options=options_of(args), progress=print)
     print(
         f"{recording.info.watermark} recording at {args.out}, source {recording.info.source}, "
         f"data hash {recording.data_hash()[:12]}"
@@ -78,7 +83,7 @@ def _ingest(args: argparse.Namespace) -> int:
     return 0
 
 
-def _kind_and_sources(words: list[str]) -> tuple[str | None, list[Path]]:
+def kind_and_sources(words: list[str]) -> tuple[str | None, list[Path]]:
     """The kind, if the first word is one, and the files. A file called like a kind is written ./qsh."""
     first, *rest = words
     if first in KINDS:
@@ -92,7 +97,8 @@ def _kind_and_sources(words: list[str]) -> tuple[str | None, list[Path]]:
     return None, [Path(word) for word in words]
 
 
-def _options(args: argparse.Namespace) -> ImportOptions:
+def options_of(args: argparse.Namespace) -> ImportOptions:
+    """The facts given by the flags of ``add_facts``. ConfigError names a flag that cannot be."""
     from flows import column_map
     from market.fees import tariff
     from market.importers import ImportOptions

@@ -6,6 +6,7 @@ running, so every way out of :func:`run` ends the whole group: TERM, a short gra
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -25,10 +27,44 @@ TAIL_LINES = 30
 """How many of its last lines a failed command shows."""
 
 
+LOCK = Path("runtime/line.lock")
+LOCK_LOOK_S = 0.5
+
+
 class LineError(ScalperError):
     """A command of the line ended with a non-zero status."""
 
     exit_code = 1
+
+
+class LineBusy(ScalperError):
+    """Another run of the line works in the same folder."""
+
+
+@contextmanager
+def exclusive(workdir: Path, who: str, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the line of ``workdir``: two ``dvc repro`` in a folder spoil each other's outputs. A lock of the
+    system, so a holder that dies holds nothing."""
+    path = workdir / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    with path.open("a+", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    holder = file.read().strip() or "another run"
+                    raise LineBusy(
+                        f"the line in {workdir} is in use by {holder}: wait for it or stop it"
+                    ) from None
+                time.sleep(LOCK_LOOK_S)
+        file.truncate(0)
+        file.write(f"{who} (pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC)")
+        file.flush()
+        yield
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -93,11 +129,15 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = print,
+    on_start: Callable[[int], None] | None = None,
     grace_s: float = GRACE_S,
 ) -> int:
-    """Run ``argv`` to its end, handing each line of its output to ``on_line``; returns its exit status."""
+    """Run ``argv`` to its end, handing each line of its output to ``on_line``; returns its exit status.
+    ``on_start`` hears the id of the process group."""
     with started(argv, cwd=cwd, env=env, grace_s=grace_s) as process:
         assert process.stdout is not None
+        if on_start is not None:
+            on_start(process.pid)
         for line in process.stdout:
             on_line(line.rstrip("\n"))
         return process.wait()
@@ -120,11 +160,14 @@ def repro(
     stages: Sequence[str] = (),
     force: bool = False,
     on_line: Callable[[str], None] = print,
+    on_start: Callable[[int], None] | None = None,
+    who: str = "scalper repro",
+    wait_s: float = 0.0,
 ) -> None:
     """``dvc repro`` in ``workdir``; raises LineError with the last lines when a stage fails.
 
     DVC remembers what is up to date, so a second call does nothing. Only one call may run in a folder at a
-    time: DVC's own lock says who holds it.
+    time: while another one does, this waits ``wait_s`` and then raises LineBusy, which names the holder.
     """
     if not (workdir / "dvc.yaml").is_file():
         raise ScalperError(
@@ -138,7 +181,8 @@ def repro(
             on_line(line)
 
     argv = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else []), *stages]
-    status = run(argv, cwd=workdir, on_line=pass_on)
+    with exclusive(workdir, who, wait_s=wait_s):
+        status = run(argv, cwd=workdir, on_line=pass_on, on_start=on_start)
     if status != 0:
         reason = next((line for line in reversed(tail) if line.startswith("ERROR")), "see the lines above")
         raise LineError(f"dvc repro failed with status {status}: {reason}")

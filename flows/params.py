@@ -6,6 +6,7 @@ knows that the file exists.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,35 @@ class CostParams:
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureParams:
+    """``leader``: instrument to the one whose quotes lead its features, both of the recording."""
+
+    leader: dict[str, Any] = field(default_factory=dict)
+
+    def leaders(self, tickers: Collection[str]) -> dict[str, str]:
+        """``leader``, checked against a recording's instruments; ConfigError names what is unknown."""
+        for follower, leader in self.leader.items():
+            for name in (follower, leader):
+                if name not in tickers:
+                    raise ConfigError(
+                        f"features.leader: the recording has no {name!r}; it has {', '.join(sorted(tickers))}"
+                    )
+            if follower == leader:
+                raise ConfigError(f"features.leader: {follower} cannot lead itself; name another or none")
+        return dict(self.leader)
+
+
+@dataclass(frozen=True, slots=True)
 class LabelParams:
+    """``kind``: one of ``models/label_kinds.py``. ``horizons_s``: neighbours of ``horizon_s`` that learners
+    may learn beside it; empty: half of it and twice it. ``k``, ``h``: rows, for the kinds that count rows."""
+
+    kind: str = "executable"
     horizon_s: float = 10.0
+    horizons_s: list[float] = field(default_factory=list)
     theta_bps: float = 0.0
+    k: int = 20
+    h: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +100,7 @@ class Params:
     threads: int = 2
     data: DataParams = field(default_factory=DataParams)
     costs: CostParams = field(default_factory=CostParams)
+    features: FeatureParams = field(default_factory=FeatureParams)
     labels: LabelParams = field(default_factory=LabelParams)
     split: SplitParams = field(default_factory=SplitParams)
     gbdt: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +125,13 @@ class Params:
     @property
     def horizon_ns(self) -> int:
         return round(self.labels.horizon_s * 1e9)
+
+    @property
+    def horizons_s(self) -> tuple[float, ...]:
+        """The horizons of ``Labels.y_multi``: the one that is asked for, then its neighbours."""
+        asked = self.labels.horizon_s
+        others = self.labels.horizons_s or [asked / 2, asked * 2]
+        return (asked, *(float(h) for h in others if h != asked))
 
     def tariff_name(self, recording_tariff: str) -> str:
         """The tariff in force for a recording that names ``recording_tariff``."""
@@ -178,6 +213,10 @@ def _check(params: Params, where: str) -> None:
         refuse("threads", params.threads, "1 or more")
     if params.labels.horizon_s <= 0:
         refuse("labels.horizon_s", params.labels.horizon_s, "above 0")
+    if not all(type(h) in (int, float) and h > 0 for h in params.labels.horizons_s):
+        refuse("labels.horizons_s", params.labels.horizons_s, "seconds above 0, or an empty list")
+    if min(params.labels.k, params.labels.h) < 1:
+        refuse("labels.k, labels.h", (params.labels.k, params.labels.h), "rows, 1 or more")
     if params.costs.latency_ms < 0:
         refuse("costs.latency_ms", params.costs.latency_ms, "0 or more")
     shares = asdict(params.split)

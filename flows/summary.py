@@ -81,12 +81,12 @@ def holds_text(holds: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{name} x{count} ({seconds:.0f} s)" for name, (count, seconds) in sorted(total.items()))
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns padded to their widest cell, the first to the left and the others to the right."""
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """Columns padded to their widest cell, those of ``left`` to the left and the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.ljust(width) if i in left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

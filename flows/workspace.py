@@ -22,7 +22,7 @@ from flows.line import environment
 from market.errors import ConfigError, RecordingError, ScalperError
 
 WORKSPACES = Path("runtime/workspaces")
-LINKED = ("market", "features", "models", "live", "flows")
+LINKED = ("market", "features", "models", "live", "flows", "requirements")
 KEYS = "keys"
 SOURCE = "source"
 """The link through which a workspace sees its recording: DVC hashes what lies behind it, and no path of this
@@ -40,14 +40,18 @@ def create(
     source: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     project: Path = PROJECT,
+    params: Path | None = None,
     share_cache: bool = True,
     share_keys: bool = True,
+    dvc: bool = True,
 ) -> Path:
     """Make (or bring up to date) the workspace ``folder``; returns its absolute path.
 
     ``source`` is a recording in any form that the importers know; without it the workspace uses the simulated
     market. ``overrides`` are dotted keys of ``params.yaml``: ``{"labels.horizon_s": 30}``. What an earlier
-    call computed in the folder stays, and ``dvc repro`` finds out what of it is stale.
+    call computed in the folder stays, and ``dvc repro`` finds out what of it is stale. ``params``: start from
+    this file instead of the project's (its values stand, and nothing is assumed about recordings). ``dvc``
+    False: only parameters, source and keys, for a line that runs without DVC (``flows.plain_line``).
     """
     folder = folder.resolve()
     if folder == project:
@@ -55,19 +59,22 @@ def create(
     values = dict(overrides or {})
     if source is not None:
         source = _existing(source)
-        values = {"data.source": params_file.RECORDED, "data.path": SOURCE, **FOR_RECORDINGS, **values}
-    text = _with_overrides(project / params_file.PARAMS, values)
+        assumed = FOR_RECORDINGS if params is None else {}
+        values = {"data.source": params_file.RECORDED, "data.path": SOURCE, **assumed, **values}
+    text = with_overrides(params or project / params_file.PARAMS, values)
 
     folder.mkdir(parents=True, exist_ok=True)
     _link_source(folder / SOURCE, source)
-    for name in LINKED:
+    for name in LINKED if dvc else ():
         _link(folder / name, project / name)
     if share_keys:
         (project / KEYS).mkdir(mode=0o700, exist_ok=True)
         _link(folder / KEYS, project / KEYS)
+    (folder / params_file.PARAMS).write_text(text, encoding="utf-8")
+    if not dvc:
+        return folder
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copyfile(project / name, folder / name)
-    (folder / params_file.PARAMS).write_text(text, encoding="utf-8")
     _init_dvc(folder, project / ".dvc" / "cache" if share_cache else None, project)
     return folder
 
@@ -102,7 +109,8 @@ def _link_source(link: Path, source: Path | None) -> None:
         (link / part.name).symlink_to(part)
 
 
-def _with_overrides(path: Path, overrides: Mapping[str, Any]) -> str:
+def with_overrides(path: Path, overrides: Mapping[str, Any]) -> str:
+    """The text of ``params.yaml`` with dotted keys replaced, checked. ConfigError names an unknown key."""
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     for dotted, value in overrides.items():
         *parents, last = dotted.split(".")

@@ -27,6 +27,7 @@ from market.recording import Recording
 from models.bundle import Bundle
 from models.inference import Ensemble
 
+PROGRESS_EVENTS = 4096
 MAX_ON_THE_WAY = 1_000_000
 """Market events that the exchange has and we have not: far more than any feed delay lets through."""
 
@@ -49,6 +50,7 @@ def run(
     ensemble: ScoreModel | None = None,
     model: ModelParams | None = None,
     journal: Callable[[Tape], JournalWriter] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> BacktestResult:
     """Trade ``recording`` from ``from_ns`` to ``to_ns`` with ``bundle`` and return the first fill model's
     result, which holds the others'.
@@ -57,7 +59,8 @@ def run(
     to the exchange that the model was trained for, and nothing else. ``vary`` names more sets of assumptions
     to run over the same scores, given the first one (``backtest_assumptions.sensitivity``); all of them hear
     of the market by the first one's feed. ``ensemble`` and ``model`` stand in for the bundle where there is
-    none yet. ``journal`` receives the first fill model's session, for replay. Raises ScalperError.
+    none yet. ``journal`` receives the first fill model's session, for replay. ``progress`` is told (events
+    done, events in all) every so often. Raises ScalperError.
     """
     start_ns = None if from_ns is None else from_ns - warmup_ns
     tape = Tape.of(recording, tickers, from_ns=start_ns, to_ns=to_ns)
@@ -79,7 +82,8 @@ def run(
     models = [Assumptions(name, queue, latency, slippage_ticks) for name in fill_models]
     runs = [started(assumed, first=index == 0) for index, assumed in enumerate(models)]
     varied = {name: started(assumed) for name, assumed in vary(models[0]).items()} if vary is not None else {}
-    _play(tape, latency, SignalPipeline(tape.tickers, ensemble, BACKTEST_KEY), (*runs, *varied.values()))
+    pipeline = SignalPipeline(tape.tickers, ensemble, BACKTEST_KEY)
+    _play(tape, latency, pipeline, (*runs, *varied.values()), progress)
     first, *others = [each.finish() for each in runs]
     first.other_fill_models = {result.fill_model: result for result in others}
     first.variants = {name: each.finish() for name, each in varied.items()}
@@ -88,8 +92,14 @@ def run(
     return first
 
 
-def _play(tape: Tape, latency: Latency, pipeline: SignalPipeline, runs: Sequence[BacktestRun]) -> None:
-    for at_exchange, seen in _timeline(tape, latency):
+def _play(
+    tape: Tape, latency: Latency, pipeline: SignalPipeline, runs: Sequence[BacktestRun],
+    progress: Callable[[int, int], None] | None,
+) -> None:  # fmt: skip
+    total = len(tape.recv_ns)
+    for number, (at_exchange, seen) in enumerate(_timeline(tape, latency)):
+        if progress is not None and number % PROGRESS_EVENTS == 0:
+            progress(min(number, total), total)
         if at_exchange is not None:
             for each in runs:
                 each.exchange(at_exchange)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from live import cli_audit, cli_keys, cli_recovery, cli_report, cli_shell
 from market.errors import ConfigError, ScalperError
 
 DEFAULT_CONFIG = "live.yaml"
@@ -30,9 +31,15 @@ examples:
   live-runner halt --reason "news at 14:00"       stop sending orders; market data goes on
   live-runner resume                              go on, and lift the holds that only a person may lift
   live-runner status                              what it is doing, and what holds it
+  live-runner explain ORDER                       from an order back to book, scores, model, data, code
+  live-runner audit verify                        is the audit log whole? Names the first broken line
+  live-runner report                              the day on one page
+  live-runner restore --verify                    a drill: restore the last copy and replay its session
 
 Without --config the file live.yaml is used if it is there, else the defaults (paper trading).
-Exit codes: 0 done, 1 a component failed while trading, 2 something you can fix (the message says what).
+Exit codes: 0 done; 1 a component failed while trading, or what was asked for does not hold (a replay that
+differs, a broken audit, a copy that proves nothing); 2 something you can fix (the message says what); 130
+interrupted from the keyboard.
 """
 
 
@@ -47,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args)
     except ScalperError as error:
-        print(f"live-runner: {error}", file=sys.stderr)
+        from live.secrets import redacted
+
+        print(f"live-runner: {redacted(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -65,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     common = _common()
     _add_common(parser)
     parser.add_argument(
-        "--model", metavar="ALIAS", help="trade the bundle behind this alias: prod, canary, shadow, ..."
+        "--model",
+        metavar="ALIAS",
+        help="trade the bundle behind this alias (prod, canary, shadow), or pin prod@17",
     )
     parser.add_argument(
         "--shadow", action="store_true", help="imagine the orders of any alias instead of sending them"
@@ -97,13 +108,18 @@ def _parser() -> argparse.ArgumentParser:
         "health-check", _health, "try everything a start needs, without trading", "health-check --model prod"
     )
     sub.add_argument("--model", default=None, metavar="ALIAS", help="alias to check (default: model.alias)")
+    sub.add_argument("--json", action="store_true", help="for scripts")
 
     sub = command(
         "backtest", _backtest, "run a bundle over a recording with the live engine",
-        "backtest --recording data/recording --bundle artifacts/bundle",
+        "backtest live.yaml --dataset data/recording --output runtime/reports/backtest.json",
     )  # fmt: skip
-    sub.add_argument("--recording", type=Path, default=None, help="default: backtest.dataset_path")
-    sub.add_argument("--bundle", type=Path, required=True, help="bundle folder")
+    sub.add_argument("config_file", type=Path, nargs="?", metavar="CONFIG", help="the same as --config")
+    sub.add_argument(
+        "--dataset", type=Path, default=None, metavar="FILE",
+        help="a recording, JSON lines, Parquet or anything importable (default: backtest.dataset_path)",
+    )  # fmt: skip
+    sub.add_argument("--bundle", type=Path, default=None, help="bundle folder (default: behind model.alias)")
     sub.add_argument("--from-ns", type=int, default=None)
     sub.add_argument("--to-ns", type=int, default=None)
     for name in _BACKTEST_FLAGS:
@@ -113,13 +129,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--sensitivity", action="store_true", help="also slower orders and the other queue model"
     )
-    sub.add_argument("--output", type=Path, default=None, help="write the full result as JSON")
+    sub.add_argument(
+        "--output", type=Path, default=None, metavar="REPORT", help="write it as JSON, and a page beside it"
+    )
+    sub.add_argument("--quiet", action="store_true", help="no progress line")
 
     sub = command(
         "replay", _replay, "decide a recorded session again and compare every command",
-        "replay runtime/session/20260115-101500-ab12",
+        "replay runtime/session/20260115-101500-ab12\n"
+        "  live-runner replay runtime/session/20260115-101500-ab12 --compare     beside a simulation",
     )  # fmt: skip
     sub.add_argument("session_dir", type=Path)
+    sub.add_argument("--compare", action="store_true", help="orders and result beside a simulation")
+    sub.add_argument("--json", action="store_true", help="for scripts")
     sub.add_argument("--bundle", type=Path, default=None, help="default: the copy that its runner pulled")
 
     sub = command(
@@ -165,6 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("dashboard", _dashboard, "serve the dashboard", "dashboard --port 8000")
     sub.add_argument("--host", default=None)
     sub.add_argument("--port", type=int, default=None)
+    for verbs in (cli_audit, cli_recovery, cli_report, cli_keys, cli_shell):
+        verbs.add(command, _load)
     return parser
 
 
@@ -207,7 +231,7 @@ def _trade(args: argparse.Namespace) -> int:
     config = _load(args)
     from live.runner import Options, Runner
 
-    shadow = args.shadow or args.model == "shadow"
+    shadow = args.shadow or args.model.partition("@")[0] == "shadow"
 
     async def run() -> int:
         return await Runner(config, Options(args.model, shadow, args.quiet, args.record)).run()
@@ -231,9 +255,13 @@ def _health(args: argparse.Namespace) -> int:
 
     config = _load(args)
     checks = health.run(config, args.model or config.model.alias)
-    for check in checks:
-        mark = "ok  " if check.ok else "--  " if check.ok is None else "FAIL"
-        print(f"{mark} {check.name:<16} {check.text}")
+    if args.json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(check) for check in checks], indent=1))
+        return 2 if any(check.ok is False for check in checks) else 0
+    print("\n".join(health.table(checks)))
     failed = [check.name for check in checks if check.ok is False]
     print(
         f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}" if failed else "ready to start"
@@ -244,6 +272,12 @@ def _health(args: argparse.Namespace) -> int:
 def _backtest(args: argparse.Namespace) -> int:
     from live.backtest_cli import run
 
+    if args.config_file is not None:
+        if args.config is not None:
+            raise ConfigError(
+                f"the configuration is given twice: {args.config_file} and --config {args.config}"
+            )
+        args.config = args.config_file
     given = {name: getattr(args, name) for name in _BACKTEST_FLAGS}
     extra = [f"backtest.{name}={value}" for name, value in given.items() if value is not None]
     return run(_load(args, extra=extra), args)
@@ -297,18 +331,13 @@ def _halt(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from live.watch import request_resume
+    from live.watch import remove_flag, request_resume
 
     config = _load(args, decrypt=False)
     path = Path(config.manual_override.flag_path)
-    was = path.exists()
-    if not args.hold:
-        path.unlink(missing_ok=True)
+    was = not args.hold and remove_flag(path, f"{args.reason or 'resumed'} (terminal)")
     request_resume(Path(config.system.runtime_dir), tuple(args.hold), args.reason)
-    print(
-        ("halt removed; " if was and not args.hold else "")
-        + "asked the runner to lift the holds a person may lift"
-    )
+    print(("halt removed; " if was else "") + "asked the runner to lift the holds a person may lift")
     return 0
 
 
@@ -340,13 +369,7 @@ def _encrypt(args: argparse.Namespace) -> int:
 def _dashboard(args: argparse.Namespace) -> int:
     from live.dashboard import serve
 
-    config = _load(args)
-    host = args.host if args.host is not None else config.dashboard.host
-    port = args.port if args.port is not None else config.dashboard.port
-    flag = Path(config.manual_override.flag_path)
-    serve(
-        Path(config.storage.path), Path(config.system.runtime_dir), flag, host, port, config.dashboard.token
-    )
+    serve(_load(args), args.host, args.port)
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import math
 import re
 import types
@@ -15,15 +16,17 @@ import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import yaml
 
-from live.config_core import backtest_latency, engine_config, seconds_of_day, seconds_until
+from live.config_core import backtest_latency, capped, engine_config, seconds_of_day, seconds_until
 from live.config_schema import RunnerConfig
+from live.secrets import HIDDEN, PREFIX, KeyManager, Secret, remember
 from market.errors import ConfigError
 
-__all__ = ["backtest_latency", "engine_config", "is_loopback", "load", "seconds_until", "to_dict"]
+__all__ = ["backtest_latency", "capped", "engine_config", "is_loopback", "load", "seconds_until", "to_dict"]
 
 MAX_FILE_BYTES = 1_000_000
 COMMAND_LINE = "--set"
@@ -280,6 +283,10 @@ def _check_together(config: RunnerConfig, origin: str) -> None:
         )
     if config.data.depth not in (20, 30, 40, 50):
         refuse("data.depth", config.data.depth, "the exchange serves depths 20, 30, 40 or 50")
+    if config.data.keep_instruments and not config.data.rotation_interval_seconds:
+        refuse("data.keep_instruments", config.data.keep_instruments, "set rotation_interval_seconds as well")
+    if config.model.shadow_alias and config.model.shadow_alias == config.model.alias:
+        refuse("model.shadow_alias", config.model.shadow_alias, "a model beside itself shows nothing")
     window = {
         "pre_open_minutes": session.pre_open_minutes * 60 > seconds_of_day(session.start_time),
         "post_close_minutes": seconds_of_day(session.end_time) + session.post_close_minutes * 60 > 86_400,
@@ -292,6 +299,11 @@ def _check_together(config: RunnerConfig, origin: str) -> None:
         refuse("paper.to_ns", paper.to_ns, f"it must be later than from_ns {paper.from_ns}")
     if bool(config.notifications.token) != bool(config.notifications.chat_id):
         refuse("notifications.chat_id", config.notifications.chat_id, "Telegram needs both token and chat_id")
+    if config.notifications.commands and not config.notifications.token:
+        refuse("notifications.commands", True, "commands come through the bot: set token and chat_id")
+    api = urlsplit(config.notifications.api_url)
+    if api.scheme != "https" and not is_loopback(api.hostname or ""):
+        refuse("notifications.api_url", config.notifications.api_url, "only https may carry the bot's token")
     if config.disaster_recovery.enabled and not config.disaster_recovery.replication_path:
         refuse(
             "disaster_recovery.replication_path", "", "name a folder or set disaster_recovery.enabled: false"
@@ -301,13 +313,15 @@ def _check_together(config: RunnerConfig, origin: str) -> None:
         refuse(
             "dashboard.token", "", f"the host {board.host} is not loopback: set a token or host: 127.0.0.1"
         )
-    if config.execution.exchange_stop:
-        refuse("execution.exchange_stop", True, "stop orders at the broker are not built yet; leave it false")
     for name in ("primary", "backup"):
         channel = getattr(config.connectivity, name)
-        if channel.bind or channel.interface:
-            route = "binding is not built yet; name another target, or route it in the operating system"
-            refuse(f"connectivity.{name}", channel.bind or channel.interface, route)
+        if (channel.bind or channel.interface) and config.broker.transport == "sdk":
+            why = "the SDK's transport cannot be bound; set broker.transport: native"
+            refuse(f"connectivity.{name}", channel.bind or channel.interface, why)
+        try:
+            ipaddress.ip_address(channel.bind or "127.0.0.1")
+        except ValueError:
+            refuse(f"connectivity.{name}.bind", channel.bind, "it must be an IP address of this machine")
     if config.system.mode != "paper":
         if not config.broker.token:
             refuse(
@@ -323,35 +337,52 @@ def _check_together(config: RunnerConfig, origin: str) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """An address of this machine, or its name. ``127.0.0.1.example.org`` is somebody else's."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 # ---- secrets and plain values ----
 
 
 def _decrypted(config: RunnerConfig) -> RunnerConfig:
-    """The same with every ``enc:...`` secret in the clear; the key is read only if there is one."""
-    from live.secrets import PREFIX, KeyManager
+    """The same with every ``enc:...`` value in the clear, wherever it stands; the key is read only if there
+    is one.
+    """
+    keys: list[KeyManager] = []
 
-    sections: dict[str, Any] = {}
-    for outer in dataclasses.fields(config):
-        section = getattr(config, outer.name)
-        opened = {}
-        for inner in dataclasses.fields(section):
-            value = getattr(section, inner.name)
-            if inner.metadata.get("secret") and isinstance(value, str) and value.startswith(PREFIX):
-                keys = KeyManager.load(Path(config.security.key_path))
-                opened[inner.name] = keys.decrypt(value, f"{outer.name}.{inner.name}")
-        if opened:
-            sections[outer.name] = dataclasses.replace(section, **opened)
-    return dataclasses.replace(config, **sections) if sections else config
+    def opened(value: Any, name: str, secret: bool) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            changed = {}
+            for f in dataclasses.fields(value):
+                old = getattr(value, f.name)
+                new = opened(old, f"{name}.{f.name}".lstrip("."), bool(f.metadata.get("secret")))
+                if new is not old:
+                    changed[f.name] = new
+            return dataclasses.replace(value, **changed) if changed else value
+        if isinstance(value, tuple):
+            items = tuple(opened(item, name, secret) for item in value)
+            return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+        if not isinstance(value, str):
+            return value
+        if value.startswith(PREFIX):
+            if not keys:
+                keys.append(KeyManager.load(Path(config.security.key_path)))
+            return keys[0].decrypt(value, name)
+        return remember(value) if secret and value else value
+
+    return typing.cast("RunnerConfig", opened(config, "", False))
 
 
 def _plain(value: Any, mask: bool) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item, mask) for item in value]
     if not dataclasses.is_dataclass(value):
-        return list(value) if isinstance(value, tuple) else value
+        return HIDDEN if mask and isinstance(value, Secret) else value
     plain = {}
     for f in dataclasses.fields(value):
         item = getattr(value, f.name)
-        plain[f.name] = "***" if mask and f.metadata.get("secret") and item else _plain(item, mask)
+        plain[f.name] = HIDDEN if mask and f.metadata.get("secret") and item else _plain(item, mask)
     return plain

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,9 @@ from live.core.config import (
 )
 from market.latency import Latency
 from market.types import MILLISECOND_NS, NANO, SECOND_NS
+
+LATE_START_S = 3600
+"""A start so much later than planned is still that start."""
 
 
 def engine_config(config: RunnerConfig, fee_ppm: Mapping[str, int] | None = None) -> EngineConfig:
@@ -50,7 +54,7 @@ def engine_config(config: RunnerConfig, fee_ppm: Mapping[str, int] | None = None
             limit_improvement_ticks=execution.limit_improvement_ticks,
             order_timeout_ns=execution.order_timeout_ms * MILLISECOND_NS,
             slippage_ticks=execution.slippage_ticks,
-            exchange_stop=execution.exchange_stop and config.system.mode != "paper",
+            exchange_stop=execution.exchange_stop,
         ),
         fallback=FallbackConfig(
             enabled=fallback.enabled,
@@ -75,6 +79,12 @@ def engine_config(config: RunnerConfig, fee_ppm: Mapping[str, int] | None = None
         books=BookCheckConfig(max_age_ns=max(1, _whole(config.data.ttl_seconds, SECOND_NS))),
         fee_ppm=dict(fee_ppm or {}),
     )
+
+
+def capped(config: EngineConfig, max_lots: int) -> EngineConfig:
+    """The same with positions of at most ``max_lots``: what a canary may do."""
+    lots = min(config.risk.max_position_lots, max_lots)
+    return replace(config, risk=replace(config.risk, max_position_lots=lots))
 
 
 def backtest_latency(settings: Backtest) -> Latency:
@@ -110,13 +120,11 @@ def _whole(value: float, factor: int) -> int:
     return int((Decimal(str(value)) * factor).to_integral_value())
 
 
-def seconds_until(time_of_day: str, timezone: str) -> float:
-    """Seconds until the next such time of day there; 0 when it was reached less than an hour ago."""
-    now = datetime.now(ZoneInfo(timezone))
-    wanted = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(
-        seconds=seconds_of_day(time_of_day)
-    )
-    late = (now - wanted).total_seconds()
-    if 0 <= late < 3600:
-        return 0.0
-    return -late if late < 0 else 86_400 - late
+def seconds_until(time_of_day: str, timezone: str, now: datetime | None = None) -> float:
+    """Seconds until the next such time of day there; 0 when it was reached less than an hour ago, be it
+    before midnight.
+    """
+    now = now or datetime.now(ZoneInfo(timezone))
+    of_day = now.hour * 3600 + now.minute * 60 + now.second + now.microsecond / 1e6
+    late = (of_day - seconds_of_day(time_of_day)) % 86_400
+    return 0.0 if late < LATE_START_S else 86_400 - late

@@ -64,6 +64,10 @@ class System:
     checkpoint_interval_seconds: float = key(
         5.0, "how often runtime/checkpoint.json is written", low=0.1, high=600
     )
+    reconcile_interval_seconds: float = key(
+        60.0, "how often orders, positions and cash are read from the broker; 0 = only when needed",
+        low=0, high=86_400,
+    )  # fmt: skip
     latency_thresholds: LatencyThresholds = field(default_factory=LatencyThresholds)
     latency_violation_limit: int = key(20, "violations in a row that stop trading", low=1, high=100_000)
     flatten_on_stop: bool = key(False, "close positions by market order when the runner is asked to stop")
@@ -115,6 +119,10 @@ class Risk:
     loss_cooldown_minutes: float = key(10.0, "pause after a run of losses", low=0, high=1440)
     max_consecutive_losses: int = key(5, "losing round trips in a row that start the pause", low=1, high=1000)
     vix_threshold: float = key(40.0, "volatility index above this is an emergency stop", above=0)
+    vix_instrument: str = key(
+        "", "uid of the volatility index at the broker (RVI), polled for its last price; empty = not watched"
+    )
+    vix_poll_seconds: float = key(15.0, "between two looks at the index", low=1, high=3600)
     price_collar_bps: int = key(
         50, "no order further than this from the middle of the book", low=1, high=10_000
     )
@@ -131,7 +139,7 @@ class Execution:
     slippage_ticks: int = key(
         0, "expected slippage of a round trip that an edge must also clear", low=0, high=1000
     )
-    exchange_stop: bool = key(False, "also place a stop order at the broker (not in paper mode)")
+    exchange_stop: bool = key(False, "also keep one stop order per position at the broker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +189,20 @@ class Monitoring:
     max_memory_pct: float = key(90.0, "of the machine's memory", above=0, high=100)
     max_gpu_pct: float = key(95.0, "of the GPU, where there is one", above=0, high=100)
     max_gpu_memory_pct: float = key(95.0, "of the GPU's memory", above=0, high=100)
+    resource_interval_seconds: float = key(
+        5.0, "between two looks at the machine; 0 = never", low=0, high=3600
+    )
+    resource_samples: int = key(3, "looks in a row that change the mode", low=1, high=1000)
+    resource_hysteresis_pct: float = key(
+        10.0, "so far under every limit before the mode is left", low=0, high=100
+    )
+    simplified_instruments: int = key(
+        2, "simplified mode: the most tradable that stay; 0 = all of them", low=0, high=300
+    )
+    simplified_members: tuple[str, ...] = key(["gbdt"], "simplified mode: models that go on")
+    simplified_rate_hz: float = key(
+        2.0, "simplified mode: inferences a second and instrument", above=0, high=1000
+    )
     heartbeat_enabled: bool = key(True, "stop trading when books stop coming")
     heartbeat_interval_seconds: float = key(5.0, "a book is expected at least this often", above=0, high=3600)
     heartbeat_miss_threshold: int = key(
@@ -197,8 +219,21 @@ class Notifications:
 
     token: str = key("", "Telegram bot token, may be enc:...", secret=True)
     chat_id: str = key("", "Telegram chat")
+    min_severity: str = key("info", "less than this is not sent", one_of=("info", "warning", "alert"))
+    quiet_hours: str = key(
+        "", "HH:MM-HH:MM in session.timezone: info waits, warnings come silently; empty = never",
+        pattern=("HH:MM-HH:MM or empty", r"|([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d"),
+    )  # fmt: skip
+    dedupe_seconds: float = key(60.0, "alike notices within so long are joined; 0 = never", low=0, high=3600)
+    commands: bool = key(False, "take /status /pnl /halt /resume from the chat")
+    allowed_chats: tuple[str, ...] = key([], "chats that may command; empty = chat_id only")
+    api_url: str = key(
+        "https://api.telegram.org", "Bot API server", pattern=("https://...", r"https?://[^\s?#]+")
+    )
     sound: bool = key(False, "tones on this machine: 1.5 kHz liquidity, 2.5 kHz high risk")
-    spread_alert_bps: float = key(20.0, "spread that counts as thin liquidity", above=0)
+    spread_alert_bps: float = key(
+        20.0, "spread that counts as thin liquidity; over again under 80 % of it", above=0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +268,13 @@ class Security:
 class Data:
     """What is watched."""
 
-    instruments: tuple[str, ...] = key(
-        [], "what to trade; empty = every instrument the model was made for", pattern=TICKER
-    )
+    instruments: tuple[str, ...] = key([], "what to trade; empty = by the rule in universe", pattern=TICKER)
     depth: int = key(20, "levels per side: the exchange's sizes; features use 20", low=20, high=50)
     ttl_seconds: float = key(5.0, "a book older than this is not traded on", above=0, high=600)
+    universe: str = key(
+        "model", "where instruments is empty: all of the model's, or only its shares or futures",
+        one_of=("model", "shares", "futures"),
+    )  # fmt: skip
     ring_length: int = key(1024, "books kept in memory per instrument", low=16, high=1_000_000)
     rotation_interval_seconds: float = key(
         0.0, "re-rank the instruments this often; 0 = never", low=0, high=86_400
@@ -261,16 +298,20 @@ class Model:
     poll_interval_seconds: float = key(
         15.0, "how often the alias is looked at; 0 = never", low=0, high=86_400
     )
+    shadow_alias: str = key("", "score this alias beside the live one, orders imagined; empty = none")
+    canary_max_lots: int = key(1, "largest position while the alias canary trades", low=1, high=1_000_000)
     verification_key: str = key("keys/signing.pub", "Ed25519 public key; empty is refused outside paper mode")
-    backend: str = key("auto", "TFLite interpreter", one_of=("auto", "litert", "tflite_runtime"))
-    threads: int = key(1, "inference threads", low=1, high=64)
+    backend: str = key(
+        "cpu", "where the networks run; a GPU that fails is left for the CPU", one_of=("cpu", "gpu")
+    )
+    threads: int = key(1, "inference threads of a network; 1 is fastest at this size", low=1, high=64)
 
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
     """Defaults of `live-runner backtest`."""
 
-    dataset_path: str = key("data/recording", "recording folder")
+    dataset_path: str = key("data/recording", "a recording, or anything that can be imported")
     initial_capital: float = key(1_000_000.0, "roubles", above=0)
     commission_bps: float | None = key(None, "per side; empty = the bundle's tariff", low=0, high=1000)
     slippage_ticks: int = key(0, "added against us to every market order", low=0, high=1000)
@@ -303,7 +344,7 @@ class Dashboard:
     enabled: bool = key(False, "serve it from the runner")
     host: str = key("127.0.0.1", "any address but loopback needs a token")
     port: int = key(8000, "0 = any free port", low=0, high=65_535)
-    token: str = key("", "asked for as ?token=... or Authorization: Bearer ..., may be enc:...", secret=True)
+    token: str = key("", "to sign in with, and to halt and resume from the page; may be enc:...", secret=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ does not exist, and what it shows loads back to the same configuration.
 from __future__ import annotations
 
 import dataclasses
+import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from live.config_json_schema import json_schema
 from live.config_schema import RunnerConfig
 from market.errors import ConfigError
 
@@ -65,12 +67,17 @@ def render(environment: str) -> str:
 
 
 def write(environment: str, path: Path, *, force: bool = False) -> None:
-    """Writes the file; refuses to replace an existing one unless ``force``."""
+    """Writes the file, and the JSON Schema for editors beside it; refuses to replace an existing file unless
+    ``force``.
+    """
     if path.exists() and not force:
         raise ConfigError(f"{path} exists; choose another --output, or --force to replace it")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(render(environment), encoding="utf-8")
+    schema = path.with_suffix(".schema.json")
+    schema.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
+    modeline = f"# yaml-language-server: $schema={schema.name}\n"
+    part.write_text(modeline + render(environment), encoding="utf-8")
     part.replace(path)
 
 

@@ -297,7 +297,7 @@ class Executor:
         self._audit.write(line.now_ns, line.tag, line.event, line.fields)
 
     def _notify(self, notice: Notify) -> None:
-        self._notifier.send(notice.text, notice.tone_hz)
+        self._notifier.send(notice.text, notice.tone_hz, kind=notice.kind)
 
     def _nothing(self, command: Refuse) -> None:
         """Counted by the ledger; the signal's row already says why."""

@@ -6,14 +6,14 @@ import asyncio
 import os
 import shutil
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from live import health_broker, registry
 from live import model as models_
-from live import registry
-from live.broker.api import TinkoffAPI
 from live.broker.channel import Access, broker_access
 from live.checkpoint import load as load_checkpoint
 from live.config_schema import RunnerConfig
@@ -49,13 +49,30 @@ def run(config: RunnerConfig, alias: str) -> list[Check]:
     attempt("runtime folder", lambda: _folder(Path(config.system.runtime_dir)))
     attempt("disk", lambda: _disk(Path(config.system.runtime_dir)))
     attempt("memory", _memory)
+    attempt("clock", health_broker.clock)
+    attempt("signing key", lambda: health_broker.signature(config))
     attempt("registry", lambda: _registry(config, alias))
     attempt("bundle", lambda: _bundle(config, alias))
     attempt("database", lambda: _database(config))
     attempt("checkpoint", lambda: _checkpoint(config))
     attempt("manual override", lambda: _override(config))
-    attempt("broker", lambda: _broker(config))
+    access: list[Access] = []
+    attempt("broker", lambda: _broker(config, access))
+    if access:
+        attempt("certificate", lambda: health_broker.certificate(access[0]))
+        checks += asyncio.run(_ask(access[0], config))
     return checks
+
+
+def table(checks: list[Check], *, width: int = 110) -> list[str]:
+    """For the terminal: a mark, the name, and the words wrapped beside it."""
+    out = []
+    for check in checks:
+        mark = "ok  " if check.ok else "--  " if check.ok is None else "FAIL"
+        first, *rest = textwrap.wrap(check.text, width - 22) or [""]
+        out.append(f"{mark} {check.name:<16} {first}")
+        out += [f"{'':<22}{line}" for line in rest]
+    return out
 
 
 def _folder(path: Path) -> tuple[bool, str]:
@@ -133,32 +150,27 @@ def _override(config: RunnerConfig) -> tuple[bool, str]:
     return True, "no halt flag"
 
 
-def _broker(config: RunnerConfig) -> tuple[bool | None, str]:
-    if config.system.mode == "paper":
-        endpoint = running_endpoint(Path(config.paper.endpoint))
-        if endpoint is None:
-            recording = Path(config.paper.recording) / "recording.json"
-            if recording.exists():
-                return True, f"paper: the runner will start the exchange on {config.paper.recording}"
-            return (
-                False,
-                f"paper: no exchange runs and {recording} does not exist; `dvc repro ingest` makes it",
-            )
-        access = endpoint.access
-    else:
-        access = broker_access(config)
-    return asyncio.run(_call(access, config))
+def _broker(config: RunnerConfig, found: list[Access]) -> tuple[bool | None, str]:
+    """Where the orders would go; ``found`` takes the way there, where somebody answers already."""
+    if config.system.mode != "paper":
+        found.append(broker_access(config))
+        return True, f"{config.system.mode}: {found[0].target} ({config.broker.transport})"
+    endpoint = running_endpoint(Path(config.paper.endpoint))
+    if endpoint is not None:
+        found.append(endpoint.access)
+        return True, f"paper: the exchange of process {endpoint.pid} at {endpoint.access.target}"
+    recording = Path(config.paper.recording) / "recording.json"
+    if recording.exists():
+        return True, f"paper: the runner will start the exchange on {config.paper.recording}"
+    return False, f"paper: no exchange runs and {recording} does not exist; `dvc repro ingest` makes it"
 
 
-async def _call(access: Access, config: RunnerConfig) -> tuple[bool, str]:
-    api = TinkoffAPI(access, transport=config.broker.transport)
+async def _ask(access: Access, config: RunnerConfig) -> list[Check]:
+    checks: list[Check] = []
     try:
-        account = await api.client.choose_account()
-        found = [await api.client.instrument(name) for name in config.data.instruments]
-    finally:
-        await api.close()
-    return (
-        True,
-        f"{access.target} answers ({config.broker.transport}), account {account} may trade, "
-        f"{len(found)} configured instruments found",
-    )
+        async for name, ok, text in health_broker.ask(access, config):
+            checks.append(Check(name, ok, text))
+    except ScalperError as error:
+        names = ("token", "limits", "instruments", "schedule")
+        checks.append(Check(names[len(checks)], False, str(error)))
+    return checks

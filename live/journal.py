@@ -42,7 +42,9 @@ class JournalError(ScalperError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a session started with. ``restored``: the checkpoint that the engine went on from."""
+    """What a session started with. ``restored`` and ``pipeline``: the checkpoint that the engine, and the
+    features and models, went on from.
+    """
 
     session_id: str
     session_key: str
@@ -51,6 +53,7 @@ class Header:
     model: ModelParams
     watermark: str
     restored: dict[str, Any] | None = None
+    pipeline: dict[str, Any] | None = None
 
     @property
     def manifest_sha256(self) -> str:
@@ -67,6 +70,7 @@ class Header:
             "model": self.model.to_dict(),
             "watermark": self.watermark,
             "restored": self.restored,
+            "pipeline": self.pipeline,
         }
 
     @classmethod
@@ -82,6 +86,7 @@ class Header:
             ModelParams.from_dict(values["model"]),
             values["watermark"],
             values["restored"],
+            values.get("pipeline"),
         )
 
 

@@ -15,13 +15,23 @@ class Histogram:
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
         self.n = 0
+        self.sum_us = 0
         self.worst_us = 0
 
     def add(self, micros: int) -> None:
         bucket = int(math.log2(micros) * _PER_DOUBLING) if micros > 1 else 0
         self._counts[min(bucket, _BUCKETS - 1)] += 1
         self.n += 1
+        self.sum_us += micros
         self.worst_us = max(self.worst_us, micros)
+
+    def below(self) -> list[tuple[int, int]]:
+        """(microseconds, how many took less), for every doubling up to the worst; a snapshot."""
+        edges, seen = [], 0
+        for doubling in range(0, _BUCKETS, _PER_DOUBLING):
+            seen += sum(self._counts[doubling : doubling + _PER_DOUBLING])
+            edges.append((2 ** (doubling // _PER_DOUBLING + 1), seen))
+        return edges
 
     def percentile_us(self, fraction: float) -> int:
         """Upper edge of the bucket in which the fraction lies; 0 without measurements."""
@@ -47,6 +57,9 @@ class Latencies:
 
     def add_ns(self, stage: str, nanos: int) -> None:
         self.add(stage, nanos // 1000)
+
+    def stages(self) -> Mapping[str, Histogram]:
+        return dict(self._stages)
 
     def summary(self) -> Mapping[str, dict[str, int]]:
         return {

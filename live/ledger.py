@@ -29,6 +29,7 @@ class Ledger:
     def __init__(self, instruments: Mapping[str, Instrument]) -> None:
         self._instruments = dict(instruments)
         self._touch: dict[str, tuple[int, int]] = {}
+        self.last_books: dict[str, Book] = {}
         self._cost: dict[str, int] = {}
         self.positions: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
@@ -52,6 +53,7 @@ class Ledger:
 
     def on_book(self, book: Book) -> None:
         self.counts["books"] += 1
+        self.last_books[book.ticker] = book
         self.from_ns = self.from_ns or book.now_ns
         self.to_ns = max(self.to_ns, book.now_ns)
         if book.bid_px and book.ask_px:
@@ -82,13 +84,15 @@ class Ledger:
             self.holds_not_listed += 1
 
     def unrealised_nano(self) -> int:
-        total = 0
-        for ticker, lots in self.positions.items():
-            touch = self._touch.get(ticker)
-            if lots and touch:
-                price = touch[0] if lots > 0 else touch[1]
-                total += self._instruments[ticker].notional_nano(price, lots) - self._cost[ticker]
-        return total
+        return sum(self.unrealised_of(ticker) for ticker in self.positions)
+
+    def unrealised_of(self, ticker: str) -> int:
+        """What closing the position at the touch would realise; 0 without a position or a book."""
+        lots, touch = self.positions.get(ticker, 0), self._touch.get(ticker)
+        if not lots or not touch:
+            return 0
+        price = touch[0] if lots > 0 else touch[1]
+        return self._instruments[ticker].notional_nano(price, lots) - self._cost[ticker]
 
     def result(self) -> tuple[int, int, int]:
         """(gross, fees, net) in nano-roubles, open positions marked."""

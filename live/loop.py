@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from live.beside import ShadowRun
 from live.core.commands import Command
 from live.core.engine import Engine
 from live.core.events import (
+    ActiveInstruments,
     Book,
     Connection,
     Event,
@@ -24,6 +26,8 @@ from live.core.events import (
     Trade,
     TradingStatus,
 )
+from live.core.orders import NEW
+from live.data_engine import DataEngine
 from live.executor import Executor
 from live.inbox import Inbox
 from live.journal import JournalWriter
@@ -49,9 +53,13 @@ class EngineLoop:
     executor: Executor
     ledger: Ledger
     latencies: Latencies
+    data: DataEngine
     shadow: ShadowDesk | None = None
-    on_commands: Callable[[list[Command]], None] | None = None
-    """Who else wants to know every decision (the recording)."""
+    beside: ShadowRun | None = None
+    """A shadow model that scores beside the live one."""
+    on_model_error: Callable[[ScoreModel, Exception], None] | None = None
+    watchers: list[Callable[[list[Command]], None]] = field(default_factory=list)
+    """Who else wants to know every decision: the recording, the reasons of the last signals."""
     not_tradable: set[str] = field(default_factory=set)
     last_book_mono_ns: int = 0
     next_model: ScoreModel | None = None
@@ -59,6 +67,8 @@ class EngineLoop:
     signals_before: int = 0
     refusals_before: dict[str, int] = field(default_factory=dict)
     """Counters that the checkpoint brought along; they belong to earlier sessions."""
+    busy_ns: int = 0
+    """Time spent handling events, since the start: the load that adaptive flushing looks at."""
     _slow: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -68,7 +78,9 @@ class EngineLoop:
         handled = 0
         while True:
             arrived_ns, event = await self.inbox.get()
+            started_ns = time.monotonic_ns()
             self.handle(event, arrived_ns)
+            self.busy_ns += time.monotonic_ns() - started_ns
             handled += 1
             if handled % EVENTS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -77,9 +89,15 @@ class EngineLoop:
         """Takes one event. ``arrived_ns``: monotonic time of its arrival."""
         if isinstance(event, Book):
             self._book(event, arrived_ns)
-            return
+        else:
+            self._other(event, arrived_ns)
+        if self.beside is not None:
+            self.beside.take(event)
+
+    def _other(self, event: Event, arrived_ns: int) -> None:
         if isinstance(event, Trade):
             self.ledger.counts["trades"] += 1
+            self.data.on_trade(event)
             if self.shadow is not None:
                 self.shadow.on_trade(event)
         self._feed(event, arrived_ns)
@@ -100,6 +118,8 @@ class EngineLoop:
             self.pipeline.reset()
         elif isinstance(event, PipelineReset):
             self.pipeline.reset(event.ticker)
+        elif isinstance(event, ActiveInstruments):
+            self.pipeline.rotate(self.engine.rotated_out)
         elif isinstance(event, PipelineMode):
             self.pipeline.set_mode(event.members, event.min_interval_ns)
         elif isinstance(event, ModelSwapped) and self.next_model is not None:
@@ -110,10 +130,15 @@ class EngineLoop:
         self.latencies.add_ns("queue", time.monotonic_ns() - arrived_ns)
         self.last_book_mono_ns = arrived_ns
         self.ledger.on_book(book)
+        self.data.on_book(book)
         if self.shadow is not None:
             self.shadow.on_book(book)
         self._feed(book, arrived_ns)
         answer = self.pipeline.on_book(book)
+        if self.pipeline.error is not None:
+            error, self.pipeline.error = self.pipeline.error, None
+            if self.on_model_error is not None:
+                self.on_model_error(self.pipeline.ensemble, error)
         for stage, micros in self.pipeline.micros.items():
             if micros:
                 self._stage(stage, micros, book.now_ns, arrived_ns)
@@ -144,8 +169,8 @@ class EngineLoop:
     def _carry_out(self, commands: list[Command], arrived_ns: int) -> None:
         if commands:
             self.journal.commands(commands)
-            if self.on_commands is not None:
-                self.on_commands(commands)
+            for watcher in self.watchers:
+                watcher(commands)
             self.executor.carry_out(commands, arrived_ns)
 
     @property
@@ -162,8 +187,9 @@ class EngineLoop:
 
     @property
     def at_rest(self) -> bool:
-        """Nothing waits, nothing works at the broker."""
-        return not len(self.inbox) and not self.engine.orders.all_working()
+        """Nothing waits, nothing works at the broker but the stops that protect positions."""
+        working = self.engine.orders.all_working()
+        return not len(self.inbox) and all(order.role == "STOP" and order.state == NEW for order in working)
 
     @property
     def flat(self) -> bool:

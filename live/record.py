@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from live.broker.api import TinkoffAPI
 from live.broker.channel import Access, PaperEndpoint, broker_access
-from live.broker.client import BrokerClient
-from live.broker.link import AT_ONCE_PAUSE_S, HEALTHY_AFTER_S, Backoff
-from live.broker.stream import MarketDataStream, StreamDown
-from live.broker.watchdog import SilenceWatch
+from live.broker.link import Link, Policy
+from live.broker.route import Ways
 from live.clock import MarketClock
 from live.config_core import seconds_of_day
 from live.config_schema import RunnerConfig, Session
-from live.core.events import Book, Event, Quarantine, Trade, TradingStatus
+from live.core.events import Book, Connection, Event, Quarantine, Trade, TradingStatus
 from live.paper_child import PaperChild, running_endpoint, start_exchange
 from market.errors import BrokerError, ConfigError, RecordingError
 from market.fees import tariff
@@ -146,7 +145,9 @@ class Recorder:
     options: Options
     say: Callable[[str], None] = print
     reconnects: int = 0
+    failovers: int = 0
     last_error: str = ""
+    _channel: str = "primary"
     _stop_reason: str = ""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _signals: int = 0
@@ -162,12 +163,15 @@ class Recorder:
             source = await self._source(names)
             if source.child is not None:
                 stack.push_async_callback(source.child.stop)
-            client = BrokerClient(
-                source.access, {}, transport=self.config.broker.transport, time_scale=source.clock.speed
-            )
-            stack.push_async_callback(client.close)
-            found = [await client.instrument(name) for name in names]
-            return await self._record(source, client, {i.uid: i for i in found})
+            ways = Ways(self.config.connectivity)
+            stack.push_async_callback(ways.close)
+            access = await ways.open(source.access)
+            api = TinkoffAPI(access, transport=self.config.broker.transport, time_scale=source.clock.speed)
+            stack.push_async_callback(api.close)
+            if reason := await api.client.learn_limits():
+                self.say(f"the account's own limits are not known, the documented ones hold: {reason}")
+            found = [await api.client.instrument(name) for name in names]
+            return await self._record(source, api, ways.backup, {i.uid: i for i in found})
 
     def stop(self, reason: str) -> None:
         if not self._stop_reason:
@@ -235,22 +239,27 @@ class Recorder:
     # ---- recording ----
 
     async def _record(
-        self, source: _Source, client: BrokerClient, instruments: dict[str, Instrument]
+        self, source: _Source, api: TinkoffAPI, backup: Access | None, instruments: dict[str, Instrument]
     ) -> Recording:
         writer = self._writer(source)
         if writer.recovered:
             self.say(writer.recovered)
         recorder = StreamRecorder(writer, {i.ticker: i for i in instruments.values()})
-        stream = MarketDataStream(
-            client, instruments, source.clock, recorder.take, depth=DEPTH, on_up=lambda: None
+        connectivity = self.config.connectivity
+        link = api.connect(
+            instruments,
+            source.clock,
+            lambda event: self._take(event, link, recorder),
+            None,
+            depth=DEPTH,
+            backup=backup,
+            policy=Policy(connectivity.failure_threshold, connectivity.recovery_message_count),
+            silence_s=connectivity.silence_seconds,
         )
-        silence_s = self.config.connectivity.silence_seconds / max(1.0, source.clock.speed)
-        watch = SilenceWatch(stream, client, depth=DEPTH, silence_s=silence_s)
         tickers = ", ".join(sorted(i.ticker for i in instruments.values()))
         self.say(f"recording {tickers} into {self._out}; stop with Ctrl-C")
         bodies = [
-            self._keep(stream, recorder),
-            watch.run(),
+            link.run(),
             self._watch_the_end(source, recorder),
             self._progress(recorder),
         ]
@@ -265,7 +274,7 @@ class Recorder:
             for task in [*tasks, stopping]:
                 task.cancel()
             await asyncio.gather(*tasks, stopping, return_exceptions=True)
-        failure = next((error for error in failed if error is not None), None)
+        failure = next((_cause(error) for error in failed if error is not None), None)
         reason = self._stop_reason or f"failed: {failure}"
         self.say(f"stopping: {reason}")
         return await self._close(recorder, reason, failure)
@@ -280,8 +289,9 @@ class Recorder:
                     self.say(str(error))
             raise failure
         writer.note(
-            stopped=reason, gaps=recorder.gaps, reconnects=self.reconnects, quarantines=recorder.quarantines
-        )
+            stopped=reason, gaps=recorder.gaps, reconnects=self.reconnects, failovers=self.failovers,
+            quarantines=recorder.quarantines,
+        )  # fmt: skip
         recording = await asyncio.to_thread(writer.close)
         counts, kind = writer.counts, recording.info.watermark
         self.say(
@@ -290,21 +300,17 @@ class Recorder:
         )
         return recording
 
-    async def _keep(self, stream: MarketDataStream, recorder: StreamRecorder) -> None:
-        """The stream, opened again whenever it ends."""
-        backoff, loop = Backoff(), asyncio.get_running_loop()
-        while True:
-            started = loop.time()
-            try:
-                await stream.run_once()
-            except StreamDown as down:
-                self.reconnects += 1
-                self.last_error = down.reason
-                # Only the number: what a connection says may hold addresses, which no recording needs.
-                recorder.writer.note(reconnects=self.reconnects)
-                if loop.time() - started > HEALTHY_AFTER_S:
-                    backoff.reset()
-                await asyncio.sleep(AT_ONCE_PAUSE_S if down.at_once else max(down.pause_s, backoff.next_s()))
+    def _take(self, event: Event, link: Link, recorder: StreamRecorder) -> None:
+        if not isinstance(event, Connection):
+            recorder.take(event)
+            return
+        self.reconnects, self.last_error = link.reconnects, link.last_error
+        if event.up and event.channel != self._channel:
+            self._channel = event.channel
+            self.failovers += event.channel == "backup"
+            self.say(f"streaming over the {event.channel} connection")
+        # Only numbers: what a connection says may hold addresses, which no recording needs.
+        recorder.writer.note(reconnects=self.reconnects, failovers=self.failovers)
 
     async def _watch_the_end(self, source: _Source, recorder: StreamRecorder) -> None:
         clock = source.clock
@@ -356,6 +362,13 @@ def session_end_ns(session: Session, now_ns: int) -> int | None:
         if (end_ns := int(end.timestamp()) * SECOND_NS) > now_ns:
             return end_ns
     raise AssertionError("a day has an end")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The link runs its streams as a group: what ended the group is in it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def app_version() -> str:

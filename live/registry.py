@@ -40,11 +40,14 @@ _SHA = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What an alias points at. ``manifest_sha256`` is the registry's claim, empty where it makes none."""
+    """What an alias points at. ``manifest_sha256`` is the registry's claim, ``run`` the id of the MLflow run
+    that made it; both empty where the registry says nothing.
+    """
 
     version: str
     location: str
     manifest_sha256: str
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,33 @@ class PulledBundle:
     version: str
     manifest_sha256: str
     kept: bool = False
+    run: str = ""
+
+
+def pinned(alias: str) -> tuple[str, str]:
+    """(role, version) of ``prod@17``; the version is empty for an alias that is followed.
+
+    Raises RegistryError for something that is neither.
+    """
+    role, at, version = alias.partition("@")
+    if not role or (at and not version.isdecimal()):
+        raise RegistryError(f"{alias!r} is no alias; write prod to follow one, prod@17 to pin version 17")
+    return role, version
 
 
 def resolve(uri: str, model: str, alias: str) -> Resolved:
-    """Where the alias points now (cheap: the poll of the hot reload). Raises RegistryError."""
+    """Where the alias points now (cheap: the poll of the hot reload), or the version that ``prod@17`` pins.
+
+    Raises RegistryError.
+    """
     scheme = uri.partition(":")[0]
+    role, version = pinned(alias)
+    if scheme == "file" and version:
+        raise RegistryError(f"{uri} is a bundle folder and has no version {version}; drop @{version}")
     if scheme == "sqlite":
-        return _resolve_sqlite(_sqlite_path(uri), model, alias)
+        return _resolve_sqlite(_sqlite_path(uri), model, role, version)
     if scheme in ("http", "https"):
-        return _resolve_http(uri, model, alias)
+        return _resolve_http(uri, model, role, version)
     if scheme == "file":
         folder = _folder(uri)
         manifest = folder / MANIFEST
@@ -88,7 +109,7 @@ def pull(uri: str, model: str, alias: str, dest: Path, *, again: bool = False) -
     found = resolve(uri, model, alias)
     kept = dest / found.manifest_sha256 if _SHA.fullmatch(found.manifest_sha256) else None
     if kept is not None and kept.is_dir() and not again:
-        return PulledBundle(kept, found.version, found.manifest_sha256, kept=True)
+        return PulledBundle(kept, found.version, found.manifest_sha256, kept=True, run=found.run)
     dest.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".pull-", dir=dest))
     try:
@@ -109,7 +130,7 @@ def pull(uri: str, model: str, alias: str, dest: Path, *, again: bool = False) -
             part.chmod(0o755)
             part.replace(target)
             _sync_folder(dest)
-        return PulledBundle(target, found.version, digest, kept=was_there and not again)
+        return PulledBundle(target, found.version, digest, kept=was_there and not again, run=found.run)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -255,8 +276,14 @@ def _database(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
+_VERSION_SQL = """
+SELECT v.version, v.status, COALESCE(NULLIF(v.storage_location, ''), v.source), v.current_stage, {run},
+       (SELECT t.value FROM model_version_tags t WHERE {tags} AND t.name=v.name AND t.version=v.version
+        AND t.key='manifest.sha256')
+FROM model_versions v WHERE {workspace} AND v.name=? AND v.version=?
+"""
 _ALIAS_SQL = """
-SELECT a.version, v.status, COALESCE(NULLIF(v.storage_location, ''), v.source), v.current_stage,
+SELECT a.version, v.status, COALESCE(NULLIF(v.storage_location, ''), v.source), v.current_stage, {run},
        (SELECT t.value FROM model_version_tags t WHERE {tags} AND t.name=v.name AND t.version=v.version
         AND t.key='manifest.sha256')
 FROM registered_model_aliases a JOIN model_versions v ON {join} AND v.name=a.name AND v.version=a.version
@@ -264,7 +291,7 @@ WHERE {where} AND a.name=? AND a.alias=?
 """
 
 
-def _resolve_sqlite(path: Path, model: str, alias: str) -> Resolved:
+def _resolve_sqlite(path: Path, model: str, alias: str, version: str) -> Resolved:
     with _database(path) as connection:
         columns = {row[1] for row in connection.execute("PRAGMA table_info(registered_model_aliases)")}
         if "workspace" in columns:  # MLflow 3.10 and later keep one more key column
@@ -272,31 +299,41 @@ def _resolve_sqlite(path: Path, model: str, alias: str) -> Resolved:
                 "tags": "t.workspace=v.workspace",
                 "join": "v.workspace=a.workspace",
                 "where": "a.workspace='default'",
+                "workspace": "v.workspace='default'",
             }
         else:
-            parts = {"tags": "1=1", "join": "1=1", "where": "1=1"}
+            parts = {"tags": "1=1", "join": "1=1", "where": "1=1", "workspace": "1=1"}
+        versions = {row[1] for row in connection.execute("PRAGMA table_info(model_versions)")}
+        parts["run"] = "v.run_id" if "run_id" in versions else "''"
+        if version:
+            row = connection.execute(_VERSION_SQL.format(**parts), (model, int(version))).fetchone()
+            if row is None or row[3] == "Deleted_Internal":
+                raise RegistryError(f"{model} has no version {version} in {path}; follow the alias {alias}")
+            return _resolved(model, f"@{version}", version, str(row[1]), str(row[2] or ""), row[5], row[4])
         row = connection.execute(_ALIAS_SQL.format(**parts), (model, alias)).fetchone()
         if row is None:
             known = connection.execute(
                 "SELECT alias, version FROM registered_model_aliases WHERE name=? ORDER BY alias", (model,)
             ).fetchall()
             raise _unknown_alias(model, alias, {str(a): str(v) for a, v in known}, str(path))
-    version, status, location, stage, digest = row
+    version, status, location, stage, run, digest = row
     if stage == "Deleted_Internal":
         raise RegistryError(
             f"alias {alias} of {model} points at version {version}, which was deleted; move the alias"
         )
-    return _resolved(model, alias, str(version), str(status), str(location or ""), digest)
+    return _resolved(model, alias, str(version), str(status), str(location or ""), digest, run)
 
 
-def _resolved(model: str, alias: str, version: str, status: str, location: str, digest: Any) -> Resolved:
+def _resolved(
+    model: str, alias: str, version: str, status: str, location: str, digest: Any, run: Any
+) -> Resolved:
     if status != "READY":
         raise RegistryError(
             f"alias {alias} of {model} points at version {version} with status {status}; wait or move it"
         )
     if not location:
         raise RegistryError(f"{model} version {version} has no files; publish the bundle again")
-    return Resolved(version, location, str(digest or ""))
+    return Resolved(version, location, str(digest or ""), str(run or ""))
 
 
 def _unknown_alias(model: str, alias: str, known: dict[str, str], where: str) -> RegistryError:
@@ -339,12 +376,21 @@ def _inside(root: Path, tail: str) -> Path:
 # ---- MLflow server ----
 
 
-def _resolve_http(uri: str, model: str, alias: str) -> Resolved:
+def _resolve_http(uri: str, model: str, alias: str, wanted: str) -> Resolved:
     base = uri.rstrip("/") + "/api/2.0/mlflow"
-    query = urllib.parse.urlencode({"name": model, "alias": alias})
+    if wanted:
+        query = urllib.parse.urlencode({"name": model, "version": wanted})
+        path = f"{base}/model-versions/get?{query}"
+    else:
+        query = urllib.parse.urlencode({"name": model, "alias": alias})
+        path = f"{base}/registered-models/alias?{query}"
     try:
-        version = _get_json(f"{base}/registered-models/alias?{query}", uri)["model_version"]
+        version = _get_json(path, uri)["model_version"]
     except _NotFound:
+        if wanted:
+            raise RegistryError(
+                f"{model} has no version {wanted} in {uri}; follow the alias {alias}"
+            ) from None
         raise _unknown_alias(model, alias, _http_aliases(base, uri, model), uri) from None
     tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
     query = urllib.parse.urlencode({"name": model, "version": version["version"]})
@@ -356,6 +402,7 @@ def _resolve_http(uri: str, model: str, alias: str) -> Resolved:
         str(version.get("status")),
         location,
         tags.get("manifest.sha256"),
+        version.get("run_id"),
     )
 
 

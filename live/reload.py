@@ -30,14 +30,19 @@ class AliasFollower:
     def __init__(
         self, config: RunnerConfig, model: LoadedModel, instruments: dict[str, Instrument], loop: EngineLoop,
         clock: MarketClock, notifier: Notifier, post: Callable[[Event], object], audit: Callable[..., None],
+        swapped: Callable[[LoadedModel], None] = lambda model: None,
     ) -> None:  # fmt: skip
         self.model = model
         self._config, self._instruments, self._loop, self._clock = config, instruments, loop, clock
         self._notifier, self._post, self._audit = notifier, post, audit
+        self._swapped = swapped
         self._refused = ""
 
     async def run(self) -> None:
         interval = self._config.model.poll_interval_seconds
+        if registry.pinned(self.model.alias)[1]:
+            self._audit("MODEL", "MODEL_PINNED", alias=self.model.alias, version=self.model.version)
+            return
         while interval > 0:
             await asyncio.sleep(interval)
             await self.look()
@@ -51,10 +56,12 @@ class AliasFollower:
             seen = found.manifest_sha256 or f"version {found.version}"
             if seen in (self.model.sha256, f"version {self.model.version}", self._refused):
                 return
-            candidate = await asyncio.to_thread(models_.fetch, self._config, alias)
+            candidate = await asyncio.to_thread(models_.fetch, self._config, alias, try_models=True)
             models_.check_expiry(candidate, self._clock.now_ns())
             models_.check_instruments(candidate.bundle, self._instruments)
-            ensemble = await asyncio.to_thread(models_.ensemble, candidate, tuple(self._instruments))
+            ensemble, _ = await asyncio.to_thread(
+                models_.ensemble_somewhere, self._config, candidate, tuple(self._instruments)
+            )
         except ScalperError as error:
             if seen != self._refused or not seen:
                 self._audit("MODEL", "MODEL_RELOAD_REFUSED", reason=str(error), kept=self.model.sha256)
@@ -67,4 +74,5 @@ class AliasFollower:
         # The pipeline swaps when the engine takes the event, so that replay does it at the same place.
         self._loop.next_model = ensemble
         self.model = candidate
+        self._swapped(candidate)
         self._post(ModelSwapped(self._clock.now_ns(), candidate.sha256, model_params(ensemble).to_dict()))

@@ -22,6 +22,7 @@ from models.bundle import Bundle
 from models.inference import Ensemble
 
 Answer = ev.Scores | ev.InferenceFailed
+Watch = Callable[[ev.Event, list[cmd.Command], Engine, SignalPipeline], None]
 
 
 class ReplayError(ScalperError):
@@ -59,8 +60,9 @@ def run(
     *,
     other_bundles: Mapping[str, Bundle] | None = None,
     make_model: Callable[[str, tuple[str, ...]], ScoreModel] | None = None,
+    watch: Watch | None = None,
 ) -> ReplayResult:
-    """Replay the session journalled in ``session_dir``.
+    """Replay the session journalled in ``session_dir``. ``watch`` sees every event and what it led to.
 
     ``bundle`` must be the one the session started with; ``other_bundles`` (by manifest hash) are those it
     swapped to. ``make_model`` (manifest hash, tickers) -> model replaces both where the models are not
@@ -69,7 +71,7 @@ def run(
     reader = JournalReader(session_dir)
     if make_model is None:
         make_model = _from_bundles(bundle, other_bundles or {})
-    return _Replay(reader, make_model).run()
+    return _Replay(reader, make_model, watch).run()
 
 
 def _from_bundles(
@@ -125,10 +127,13 @@ class JournalBroker:
 
 class _Replay:
     def __init__(
-        self, reader: JournalReader, make_model: Callable[[str, tuple[str, ...]], ScoreModel]
+        self,
+        reader: JournalReader,
+        make_model: Callable[[str, tuple[str, ...]], ScoreModel],
+        watch: Watch | None = None,
     ) -> None:
         header = reader.header
-        self._reader = reader
+        self._reader, self._watch = reader, watch
         self._make_model = make_model
         self._tickers = tuple(header.instruments)
         self._engine = Engine(header.config, header.instruments, header.model, header.session_key)
@@ -136,6 +141,8 @@ class _Replay:
             self._engine.restore(header.restored)
         model = make_model(header.manifest_sha256, self._tickers)
         self._pipeline = SignalPipeline(self._tickers, model, header.session_key)
+        if header.pipeline is not None:
+            self._pipeline.restore(header.pipeline)
         self._computed: dict[
             str, Answer
         ] = {}  # ticker -> answer to its last book, not yet met in the journal
@@ -188,15 +195,20 @@ class _Replay:
                 self._pipeline.on_trade(event)
             case ev.PipelineMode():
                 self._pipeline.set_mode(event.members, event.min_interval_ns)
+            case ev.ActiveInstruments():
+                self._pipeline.rotate(self._engine.rotated_out)
             case ev.PipelineReset():
                 self._pipeline.reset(event.ticker)
             case ev.ModelSwapped():
                 self._pipeline.swap(self._make_model(event.manifest_sha256, self._tickers))
 
     def _to_engine(self, event: ev.Event) -> None:
-        for command in self._engine.on(event):
+        commands = self._engine.on(event)
+        for command in commands:
             if isinstance(command, ORDER_COMMANDS):
                 self._broker.send(command)  # type: ignore[arg-type]
+        if self._watch is not None:
+            self._watch(event, commands, self._engine, self._pipeline)
 
     # ---- scores
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from live import snapshot
 from live.broker.link import Link
 from live.clock import MarketClock
 from live.loop import EngineLoop
 from live.model import SIMULATED
 from live.notify import Notifier
 from live.reload import AliasFollower
+from live.secrets import redacted
 from live.storage import Record, Storage
+from live.why import SignalReasons
 from market.types import NANO, SECOND_NS
 
 
@@ -24,7 +28,7 @@ def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.write_text(redacted(json.dumps(content, indent=1)) + "\n", encoding="utf-8")
     part.replace(path)
 
 
@@ -45,6 +49,12 @@ class Reporter:
     storage: Storage
     notifier: Notifier
     follower: AliasFollower
+    reasons: SignalReasons
+    timezone: str
+    started_wall_ns: int = field(default_factory=time.time_ns)
+    more: Callable[[], dict[str, Any]] = dict
+    """Further parts of the status."""
+    _last: dict[str, Any] = field(default_factory=dict)
     _books: int = 0
     _at: float = 0.0
 
@@ -78,7 +88,7 @@ class Reporter:
         """``runtime/status.json``: for `live-runner status`, the dashboard and an outside watchdog."""
         gross, fees, net = self.loop.ledger.result()
         book_ns, link, inbox = self.loop.last_book_mono_ns, self.link, self.loop.inbox
-        return {
+        self._last = {
             "session_id": self.session_id,
             "pid": os.getpid(),
             "wall_ns": time.time_ns(),
@@ -97,15 +107,24 @@ class Reporter:
             },
             "queue": {"length": len(inbox), "conflated": inbox.conflated, "dropped": inbox.dropped},
             "storage": {"degraded": self.storage.degraded, "lost": self.storage.lost},
-            "notifier": {"dropped": self.notifier.dropped, "last_error": self.notifier.last_error},
+            "notifier": self.notifier.report(),
             "counts": {**self.loop.ledger.counts, "signals": self.loop.signals},
-            "positions": self.loop.ledger.open_positions(),
+            "started_wall_ns": self.started_wall_ns,
+            "timezone": self.timezone,
+            **snapshot.view(self.loop, self.clock),
+            **self.more(),
+            "signals": self.reasons.rows(),
             "gross_nano": gross,
             "fees_nano": fees,
             "net_nano": net,
             "holds": [hold.to_dict() for hold in self.loop.engine.holds],
             "latency": self.loop.latencies.summary(),
         }
+        return self._last
+
+    def last(self) -> dict[str, Any]:
+        """The status made last, for other threads; empty before the first."""
+        return self._last
 
     def record_equity(self) -> None:
         if not self.clock.anchored:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from live.verdict import judge
 from market.errors import ScalperError
 from market.types import SECOND_NS
 
@@ -65,7 +66,10 @@ def lines(status: dict[str, Any], flag: str | None) -> list[str]:
     state = "running" if status["alive"] else f"NOT RUNNING (last sign of life {status['age_s']:.0f} s ago)"
     mark = f"  [{status['watermark']}]" if status["watermark"] == "SIMULATED" else ""
     age = connection["book_age_s"]
+    verdict = judge({**status, "halt_flag": flag})
+    why = " ".join(part for part in (verdict.why, verdict.what_to_do) if part)
     text = [
+        f"verdict     {verdict.level.upper()}: {verdict.headline}" + (f". {why}" if why else ""),
         f"runner      {state}, session {status['session_id']}, mode {status['mode']}, pid {status['pid']}",
         f"model       {model['alias']} version {model['version']} ({model['manifest_sha256'][:12]}){mark}",
         f"market      {market:%Y-%m-%d %H:%M:%S} UTC, last book "

@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from live.storage_migrate import bring_up_to_date, check_integrity, require_current
 from live.storage_schema import KEYS, SCHEMA, SCHEMA_VERSION, Record, statement
-from market.errors import ScalperError
+from live.storage_schema import StorageError as StorageError
 
 MAX_QUEUE = 50_000
 """Records waiting for the writer; more means the disk is gone, and intentions are refused."""
@@ -44,10 +45,6 @@ FINAL_STATUSES = ("FILLED", "CANCELLED", "REJECTED", "NOT_SENT", "SHADOW")
 """Statuses of orders about which the broker has nothing more to say."""
 
 __all__ = ["FINAL_STATUSES", "Record", "Storage", "StorageError", "reader", "unresolved_orders"]
-
-
-class StorageError(ScalperError):
-    """Neither SQLite nor the fallback file takes a record, or the database is of another version."""
 
 
 @dataclass(slots=True)
@@ -327,24 +324,13 @@ def _open_for_writing(path: Path) -> sqlite3.Connection:
                     connection.execute(sql)
             connection.execute("INSERT INTO meta VALUES('schema_version', ?)", (str(SCHEMA_VERSION),))
             connection.execute("COMMIT")
-        _check_version(connection, path)
+        else:
+            check_integrity(connection, path)
+            bring_up_to_date(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    try:
-        row = connection.execute("SELECT value FROM meta WHERE key='schema_version'").fetchone()
-    except sqlite3.OperationalError:
-        row = None
-    version = row[0] if row else "none"
-    if version != str(SCHEMA_VERSION):
-        raise StorageError(
-            f"{path} has schema version {version}, this runner writes {SCHEMA_VERSION}; move the file away "
-            "or set storage.path"
-        )
 
 
 @contextmanager
@@ -356,7 +342,7 @@ def reader(path: Path) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_MS / 1000)
     connection.row_factory = sqlite3.Row
     try:
-        _check_version(connection, path)
+        require_current(connection, path)
         yield connection
     except sqlite3.Error as error:
         raise StorageError(f"cannot read {path}: {error}") from None

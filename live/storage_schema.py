@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SCHEMA_VERSION = 1
+from market.errors import ScalperError
+
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE sessions(session_id TEXT PRIMARY KEY, session_key TEXT, mode TEXT, account TEXT,
     alias TEXT, model_version TEXT,
-    manifest_sha256 TEXT, watermark TEXT, started_wall_ns INTEGER, ended_wall_ns INTEGER, summary TEXT);
+    manifest_sha256 TEXT, watermark TEXT, started_wall_ns INTEGER, ended_wall_ns INTEGER, summary TEXT,
+    code_commit TEXT, config TEXT);
 CREATE TABLE signals(session_id TEXT, trace_id TEXT, now_ns INTEGER, ticker TEXT, side INTEGER, source TEXT,
     p_down_e6 INTEGER, p_flat_e6 INTEGER, p_up_e6 INTEGER, expected_move_millibps INTEGER,
     cost_millibps INTEGER, edge_millibps INTEGER, confidence_e6 INTEGER, outcome TEXT,
@@ -43,13 +46,25 @@ CREATE INDEX signals_by_time ON signals(session_id, now_ns);
 CREATE INDEX orders_by_time ON orders(session_id, created_ns);
 CREATE INDEX fills_by_time ON fills(session_id, now_ns);
 CREATE INDEX orders_by_status ON orders(status);
+CREATE INDEX orders_by_trace ON orders(trace_id);
+CREATE INDEX orders_by_exchange_id ON orders(exchange_order_id);
 """
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE sessions ADD COLUMN code_commit TEXT",
+        "ALTER TABLE sessions ADD COLUMN config TEXT",
+        "CREATE INDEX orders_by_trace ON orders(trace_id)",
+        "CREATE INDEX orders_by_exchange_id ON orders(exchange_order_id)",
+    ),
+}
+"""What turns a database of a version into one of the next; a step that was released never changes."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "meta": ("key", "value"),
     "sessions": ("session_id", "session_key", "mode", "account", "alias", "model_version",
                  "manifest_sha256", "watermark",
-                 "started_wall_ns", "ended_wall_ns", "summary"),
+                 "started_wall_ns", "ended_wall_ns", "summary", "code_commit", "config"),
     "signals": ("session_id", "trace_id", "now_ns", "ticker", "side", "source", "p_down_e6",
                 "p_flat_e6", "p_up_e6",
                 "expected_move_millibps", "cost_millibps", "edge_millibps", "confidence_e6", "outcome"),
@@ -75,6 +90,12 @@ KEYS: dict[str, tuple[str, ...]] = {
     "trips": ("session_id", "ticker", "entry_ns", "exit_ns"),
     "holds": ("session_id", "name", "scope", "raised_ns"), "equity": ("session_id", "now_ns"),
 }  # fmt: skip
+
+
+class StorageError(ScalperError):
+    """Neither SQLite nor the fallback file takes a record, or the database is damaged or of another
+    version.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,13 @@ AuditFn = Callable[..., None]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """``body`` is what ``Engine.restore`` takes; ``halt`` is why the runner must start halted."""
+    """``body`` is what ``Engine.restore`` takes, ``pipeline`` what ``SignalPipeline.restore`` takes; ``halt``
+    is why the runner must start halted.
+    """
 
     body: dict[str, Any] | None
     halt: str = ""
+    pipeline: dict[str, Any] | None = None
 
 
 def read_checkpoint(path: Path, account: str, audit: AuditFn) -> Checkpoint:
@@ -49,7 +52,7 @@ def read_checkpoint(path: Path, account: str, audit: AuditFn) -> Checkpoint:
         audit("SESSION", "CHECKPOINT_OF_ANOTHER_ACCOUNT", found=content["account"], wanted=account)
         return Checkpoint(None)
     audit("SESSION", "CHECKPOINT_FOUND", session=content["session_id"], now_ns=content["engine"]["now_ns"])
-    return Checkpoint(content["engine"])
+    return Checkpoint(content["engine"], pipeline=content.get("pipeline"))
 
 
 def restore(engine: Engine, path: Path, body: dict[str, Any]) -> None:
@@ -69,6 +72,7 @@ def adopt_orders(
     *,
     post: Callable[[Event], object],
     remember: Callable[[str, str], None],
+    adopt_stop: Callable[[dict[str, Any]], None],
     audit: AuditFn,
 ) -> int:
     """Hands the engine every order on disk that the checkpoint may not know; it asks the broker about each.
@@ -90,6 +94,8 @@ def adopt_orders(
             )
         else:
             remember(key, row["exchange_order_id"])
+            if row["order_type"] == "stop":
+                adopt_stop(row)
             role: Role = "STOP" if row["order_type"] == "stop" else "EXIT" if row["reduce_only"] else "ENTRY"
             post(
                 KnownOrder(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import IO
@@ -21,11 +23,11 @@ class AlreadyRunning(ScalperError):
 
 
 class RunnerLock:
-    """An advisory lock on ``runtime/runner.lock``; the kernel drops it with the process."""
+    """An advisory lock on a file; the kernel drops it with the process. Raises AlreadyRunning."""
 
-    def __init__(self, runtime: Path) -> None:
-        runtime.mkdir(parents=True, exist_ok=True)
-        path = runtime / "runner.lock"
+    def __init__(self, path: Path, refusal: str) -> None:
+        """``refusal``: what a second one is told; ``{owner}`` in it is the pid of the first."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[str] = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,14 +35,32 @@ class RunnerLock:
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self._file.close()
-            raise AlreadyRunning(
-                f"a runner already works in {runtime} (pid {owner}); stop it or set another "
-                "system.runtime_dir"
-            ) from None
+            raise AlreadyRunning(refusal.format(owner=owner)) from None
         self._file.seek(0)
         self._file.truncate()
         self._file.write(str(os.getpid()))
         self._file.flush()
+
+    @classmethod
+    def of_folder(cls, runtime: Path) -> RunnerLock:
+        """One runner per runtime folder."""
+        words = (
+            f"a runner already works in {runtime} (pid {{owner}}); stop it or set another system.runtime_dir"
+        )
+        return cls(runtime / "runner.lock", words)
+
+    @classmethod
+    def of_account(cls, account: str) -> RunnerLock:
+        """One runner per account on this machine, whatever its folder. ``account`` is not readable from the
+        file's name.
+        """
+        digest = hashlib.sha256(account.encode()).hexdigest()[:24]
+        folder = Path(tempfile.gettempdir()) / f"scalper-{os.getuid()}"
+        words = (
+            "another runner on this machine already trades this account (pid {owner}); two would send every "
+            "order twice: stop it, or set another broker.account_id"
+        )
+        return cls(folder / f"account-{digest}.lock", words)
 
     def release(self) -> None:
         self._file.close()
@@ -60,7 +80,7 @@ class OverrideFlag:
             reason = None
             why = f"removed by itself after {self._auto_resume_s / 60:g} minutes"
         else:
-            why = "the flag file is gone"
+            why = self._note() if reason is None else ""
         if reason == self._seen:
             return None
         self._seen = reason
@@ -75,6 +95,16 @@ class OverrideFlag:
             return f"the flag file cannot be read: {error.strerror}"  # present: when in doubt, stop
         return text or "no reason given"
 
+    def _note(self) -> str:
+        """Who removed the flag, where ``remove_flag`` did."""
+        note = _note_of(self.path)
+        try:
+            text = note.read_bytes()[:MAX_REASON_BYTES].decode("utf-8", "replace").strip()
+            note.unlink()
+        except OSError:
+            return "the flag file is gone"
+        return text or "the flag file is gone"
+
     def _age_s(self) -> float:
         try:
             return time.time() - self.path.stat().st_mtime
@@ -85,9 +115,27 @@ class OverrideFlag:
 def write_flag(path: Path, reason: str) -> None:
     """`live-runner halt`: the flag appears whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _note_of(path).unlink(missing_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(reason.strip() + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def remove_flag(path: Path, note: str) -> bool:
+    """Takes the halt away; ``note`` is what the audit says about it. False: there was none."""
+    if not path.exists():
+        return False
+    _note_of(path).write_text(note + "\n", encoding="utf-8")
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        _note_of(path).unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lifted")
 
 
 def request_resume(runtime: Path, names: tuple[str, ...], reason: str) -> None:

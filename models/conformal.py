@@ -53,6 +53,23 @@ def sides(sets: Mask) -> I8:
     return np.where(alone & sets[..., UP], 1, np.where(alone & sets[..., DOWN], -1, 0)).astype(np.int8)
 
 
+def one_sided(down: F64, up: F64, down_quantile: float, up_quantile: float) -> I8:
+    """``sides`` of sets over {down, up} alone, int8 [n], from the two probabilities of each row.
+
+    With quantiles fitted by class at alpha, at most a share alpha of the rows that go down is bought and of
+    those that go up sold, flat rows being neither here nor there: what a flat row costs is the business of
+    the threshold. ``side_of`` is the same for one row of plain numbers.
+    """
+    falls, rises = 1.0 - down <= down_quantile, 1.0 - up <= up_quantile
+    return np.where(rises & ~falls, 1, np.where(falls & ~rises, -1, 0)).astype(np.int8)
+
+
+def side_of(down: float, up: float, down_quantile: float, up_quantile: float) -> int:
+    """``one_sided`` of one row."""
+    falls, rises = 1.0 - down <= down_quantile, 1.0 - up <= up_quantile
+    return int(rises) - int(falls)
+
+
 @dataclass(frozen=True, slots=True)
 class SplitConformal:
     """Sets of all classes whose score is at most ``quantile`` (float64 [3], one per class; equal ones unless

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.batch import FeatureTable
-from features.schema import GAP, NAMES, SEASONAL, schema_hash
+from features.schema import GAP, MIRROR_PARTNER, MIRROR_SIGN, NAMES, SEASONAL, schema_hash
 from market.errors import RecordingError
 from models.labels import VOID, Labels
 from models.scaling import Scaler
@@ -44,6 +44,7 @@ class Series:
     mid2: NDArray[np.int64]
     spread: NDArray[np.int32]
     y: NDArray[np.uint8]
+    y_multi: NDArray[np.uint8]
     long_bps: NDArray[np.float32]
     short_bps: NDArray[np.float32]
     move_bps: NDArray[np.float32]
@@ -59,11 +60,13 @@ class Series:
 
 @dataclass(slots=True)
 class Dataset:
-    """All instruments, in order of ticker. ``fit_days``: how many days block ``fit`` touches."""
+    """All instruments, in order of ticker. ``fit_days``: how many days block ``fit`` touches;
+    ``horizons_s``: of the columns of ``Series.y_multi``, the one that is asked for first."""
 
     series: dict[str, Series]
     blocks: Blocks
     fit_days: int
+    horizons_s: tuple[float, ...] = ()
 
     @property
     def tickers(self) -> tuple[str, ...]:
@@ -88,9 +91,10 @@ class Dataset:
         )
 
     def fit_scaler(self) -> Scaler:
-        """The scaler of the product: pooled over instruments, fitted on usable rows of block ``fit`` only."""
+        """The scaler of the product: pooled over instruments, fitted on usable rows of block ``fit`` only,
+        symmetric between buyers and sellers."""
         X = np.concatenate([s.X[self.rows(t, "fit", labelled=False)] for t, s in self.series.items()])
-        return Scaler.fit(X, mute=self.muted)
+        return Scaler.fit(X, mute=self.muted).symmetric(MIRROR_SIGN, MIRROR_PARTNER)
 
 
 def load(features_dir: Path, labels_dir: Path) -> Dataset:
@@ -103,7 +107,8 @@ def load(features_dir: Path, labels_dir: Path) -> Dataset:
     blocks_path = labels_dir / "blocks.json"
     if not blocks_path.is_file():
         raise RecordingError(f"no blocks at {blocks_path}: run the stage 'labels' first")
-    blocks = Blocks.from_dict(json.loads(blocks_path.read_text()))
+    stored = json.loads(blocks_path.read_text())
+    blocks = Blocks.from_dict(stored)
     series: dict[str, Series] = {}
     for folder in sorted(p for p in features_dir.iterdir() if p.is_dir()):
         paths = sorted(folder.glob("*.npz"))
@@ -113,7 +118,7 @@ def load(features_dir: Path, labels_dir: Path) -> Dataset:
         raise RecordingError(f"no features under {features_dir}: run the stage 'features' first")
     fit = BLOCK_NAMES[0]
     fit_days = {d for s in series.values() for d in _days_in(s, blocks.index(fit))}
-    return Dataset(series, blocks, len(fit_days))
+    return Dataset(series, blocks, len(fit_days), tuple(stored.get("horizons_s", ())))
 
 
 def write_schema(features_dir: Path) -> None:
@@ -125,12 +130,12 @@ def write_schema(features_dir: Path) -> None:
     temporary.replace(path)
 
 
-def write_blocks(labels_dir: Path, blocks: Blocks) -> None:
-    """Write ``blocks.json`` beside the label files."""
+def write_blocks(labels_dir: Path, blocks: Blocks, horizons_s: Sequence[float] = ()) -> None:
+    """Write ``blocks.json`` beside the label files: the split, and the horizons of ``y_multi``."""
     labels_dir.mkdir(parents=True, exist_ok=True)
     path = labels_dir / "blocks.json"
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(blocks.to_dict(), indent=1) + "\n")
+    temporary.write_text(json.dumps({**blocks.to_dict(), "horizons_s": list(horizons_s)}, indent=1) + "\n")
     temporary.replace(path)
 
 

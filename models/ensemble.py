@@ -22,7 +22,8 @@ PLAN_FILE = "quantization_plan.json"
 
 def build(
     dataset: Any, models_dir: Path, out_dir: Path, *, members: Sequence[str], shrink: float = 0.5,
-    cap: float = 0.6, int8_weight_threshold: float = 0.2, threads: int = 1, progress: Progress = print,
+    cap: float = 0.6, int8_weight_threshold: float = 0.2, full_integer: bool = False,
+    threads: int = 1, progress: Progress = print,
 ) -> dict[str, Any]:  # fmt: skip
     """Weights from every member's ``logits.npz`` on block ``calibrate``; writes both JSON files, returns
     the first.
@@ -56,7 +57,7 @@ def build(
                 "evidence": any(n["kept"] and n["beats_climatology"] for n in notes.values()),
             }
         )  # fmt: skip
-    plan = quantization_plan(weights, int8_weight_threshold)
+    plan = quantization_plan(weights, int8_weight_threshold, full_integer=full_integer)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     learner.save_json(out_dir / WEIGHTS_FILE, report)
@@ -163,9 +164,13 @@ def normalised(weights: Mapping[str, float], digits: int = 6) -> dict[str, float
     return w
 
 
-def quantization_plan(weights: Mapping[str, float], threshold: float) -> dict[str, Any]:
-    """INT8 for members that weigh more than ``threshold``, FLOAT16 for the rest; trees stay text."""
-    plan = {
-        m: "TEXT" if m == "gbdt" else ("INT8" if w > threshold else "FLOAT16") for m, w in weights.items()
-    }
+def quantization_plan(
+    weights: Mapping[str, float], threshold: float, *, full_integer: bool = False
+) -> dict[str, Any]:
+    """INT8 for members that weigh more than ``threshold``, FLOAT16 for the rest; trees stay text.
+
+    INT8 means int8 weights with float inputs and outputs; ``full_integer`` asks for INT8_FULL in its place.
+    """
+    int8 = "INT8_FULL" if full_integer else "INT8"
+    plan = {m: "TEXT" if m == "gbdt" else (int8 if w > threshold else "FLOAT16") for m, w in weights.items()}
     return {"int8_weight_threshold": threshold, "members": plan}

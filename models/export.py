@@ -3,9 +3,10 @@
 Run as a process of its own (``python -m models.export``): TensorFlow costs seconds and 700 MB, prints to
 stdout, and a converter that crashes must not take a pipeline with it. ``models.quantise`` drives it.
 
-Modes: ``float32`` (the reference for parity, not shipped), ``fp16`` (half-size weights, computed in float32)
-and ``int8`` (dynamic range: int8 weights, float in and out; on x86 smaller and faster than full-integer int8,
-which loses the LSTM's cell state). Each input has batch size 1, so that no Flex operation is needed.
+Modes: ``float32`` (the reference for parity, not shipped), ``fp16`` (half-size weights, computed in float32),
+``int8`` (dynamic range: int8 weights, float in and out; on x86 the smallest and fastest) and ``int8_full``
+(activations and carried states in eight bits too, calibrated on recorded rows). Each input has batch size 1,
+so that no Flex operation is needed, and each graph ends in log-softmax.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market.errors import ScalperError
+from models.interpreters import load_interpreter, tensor_indices
 
-MODES = ("float32", "fp16", "int8")
+MODES = ("float32", "fp16", "int8", "int8_full")
 NETWORKS = ("lstm", "svm", "transformer")
+CALIBRATION_ROWS = 400
+"""Inputs that ``int8_full`` is calibrated on, evenly spaced over the rows given."""
 CELL_CLAMP = 2.0
 LN_EPS = 1e-5
+BIN_EPS = 1e-2
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -40,14 +45,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.export", description="weights.npz -> TFLite")
     parser.add_argument("--models", type=Path, required=True, help="folder with <name>/weights.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder for <name>.<mode>.tflite")
+    parser.add_argument("--rows", type=Path, help="rows.npz: scaled x [n, F], fresh [n]; for int8_full")
     parser.add_argument("want", nargs="+", metavar="NAME:MODE", help="for example lstm:int8")
     arguments = parser.parse_args(argv)
     try:
         wanted = [_wanted(text) for text in arguments.want]
         weights = {name: load_weights(arguments.models / name / "weights.npz") for name, _ in wanted}
         arguments.out.mkdir(parents=True, exist_ok=True)
+        rows = load_weights(arguments.rows) if arguments.rows else None
         for name in weights:
-            export(name, weights[name], [m for n, m in wanted if n == name], arguments.out)
+            export(name, weights[name], [m for n, m in wanted if n == name], arguments.out, rows)
     except ScalperError as e:
         print(e, file=sys.stderr)
         return e.exit_code
@@ -69,8 +76,10 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
         raise ExportError(f"cannot read the weights {path}: {e}; run the stage that trains this model") from e
 
 
-def export(name: str, weights: Weights, modes: list[str], out: Path) -> None:
-    """Write ``out/<name>.<mode>.tflite`` for each mode; equal weights give equal bytes."""
+def export(name: str, weights: Weights, modes: list[str], out: Path, rows: Weights | None = None) -> None:
+    """Write ``out/<name>.<mode>.tflite`` for each mode; equal weights (and ``rows``) give equal bytes."""
+    if "int8_full" in modes and rows is None:
+        raise ExportError(f"{name}:int8_full is calibrated on recorded rows: give --rows")
     tf = _tensorflow()
     try:
         model = {"lstm": _lstm, "svm": _svm, "transformer": _transformer}[name](tf, weights)
@@ -78,13 +87,51 @@ def export(name: str, weights: Weights, modes: list[str], out: Path) -> None:
         raise ExportError(f"weights of {name} do not have the layout of this version: {e}") from e
     # Models are named, or Keras counts them and the order of a run would show in the bytes.
     # One SavedModel serves all modes; the converter's own route from a Keras model saves it for each.
+    contents: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as saved, _quiet():
         model.export(saved, verbose=False)
-        contents = {mode: _convert(tf, saved, mode) for mode in modes}
-    for mode, content in contents.items():
+        for mode in sorted(modes):  # float32 before int8_full
+            inputs: list[Weights] = []
+            if mode == "int8_full" and rows is not None:
+                float32 = contents.get("float32") or _convert(tf, saved, "float32")
+                inputs = calibration_inputs(float32, rows)
+            contents[mode] = _convert(tf, saved, mode, inputs)
+    for mode in modes:
         part = out / f"{name}.{mode}.tflite.part"
-        part.write_bytes(content)
+        part.write_bytes(contents[mode])
         part.replace(out / f"{name}.{mode}.tflite")
+
+
+def calibration_inputs(float32: bytes, rows: Weights) -> list[Weights]:
+    """Inputs that the float32 model really meets on ``rows``: windows whole, states carried by itself.
+
+    Zeros or noise in the place of carried states would give the state a range that it never has.
+    """
+    interpreter = load_interpreter(float32)
+    inputs, outputs = tensor_indices(interpreter)
+    shapes = {d["index"]: tuple(d["shape"]) for d in interpreter.get_input_details()}
+    states = sorted(set(inputs) - {"x"})
+    window = shapes[inputs["x"]][1] if len(shapes[inputs["x"]]) == 3 else 1
+    x, fresh = rows["x"].astype(np.float32), rows["fresh"].astype(bool)
+    since = np.arange(len(x)) - np.maximum.accumulate(np.where(fresh, np.arange(len(x)), 0))
+    ends = np.flatnonzero(since >= window - 1)
+    chosen = set(ends[:: max(1, len(ends) // CALIBRATION_ROWS)].tolist())
+    found: list[Weights] = []
+    held = {key: np.zeros(shapes[inputs[key]], np.float32) for key in states}
+    for row in range(len(x)):
+        if fresh[row]:
+            held = {key: np.zeros_like(value) for key, value in held.items()}
+        last = x[row - window + 1 : row + 1][None] if len(shapes[inputs["x"]]) == 3 else x[row][None]
+        if row in chosen:
+            found.append({"x": last, **held})
+        if states:
+            for key, value in {"x": last, **held}.items():
+                interpreter.set_tensor(inputs[key], value)
+            interpreter.invoke()
+            held = {key: interpreter.get_tensor(outputs[key]) for key in states}
+    if not found:
+        raise ExportError(f"{len(x)} rows hold no whole window of {window} to calibrate int8_full on")
+    return found
 
 
 def _tensorflow() -> Any:
@@ -101,9 +148,12 @@ def _tensorflow() -> Any:
     return tf
 
 
-def _convert(tf: Any, saved_model: str, mode: str) -> bytes:
+def _convert(tf: Any, saved_model: str, mode: str, inputs: list[Weights] | None = None) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if mode == "int8_full":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = lambda: iter(inputs or [])
     if mode != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if mode == "fp16":
@@ -129,10 +179,9 @@ def _quiet() -> Iterator[None]:
 
 
 # --- mirrors
-# ------------------------------------------------------------------------------------------------------
 
 
-def _layer(tf: Any, name: str, forward: Any) -> Any:
+def _layer(tf: Any, name: str, forward: Callable[[Any], Any]) -> Any:
     """A Keras layer that calls ``forward(inputs)``; the weights are constants of the graph, so nothing is
     trained.
     """
@@ -148,8 +197,22 @@ def _constants(tf: Any, weights: Weights) -> dict[str, Any]:
     return {k: tf.constant(v.astype(np.float32)) for k, v in weights.items() if v.dtype.kind == "f"}
 
 
+def _standard(tf: Any, x: Any, axis: int, eps: float) -> Any:
+    """Mean 0 and variance 1 along ``axis``, as mean and rsqrt: Keras' own layers bring operations that leave
+    TFLite's fast path."""
+    x = x - tf.reduce_mean(x, axis, keepdims=True)
+    return x * tf.math.rsqrt(tf.reduce_mean(x * x, axis, keepdims=True) + eps)
+
+
+def _blend(w: Mapping[str, Any], x: Any, over_time: Any, over_features: Any) -> Any:
+    """The bilinear normalisation of ``models.bilinear``; ``over_time`` None where there is no such half."""
+    g = w["bin_g"]
+    y = x * g[0] + over_features * g[2] + w["bin_b"]
+    return y if over_time is None else y + over_time * g[1]
+
+
 def _svm(tf: Any, weights: Weights) -> Any:
-    """x (1, F) -> logits (1, 3) = log p, p_c = sigmoid(z_c) / sum, z = rff(x) @ w + b (Platt folded into w,
+    """x (1, F) -> logp (1, 3) = log p, p_c = sigmoid(z_c) / sum, z = rff(x) @ w + b (Platt folded into w,
     b).
     """
     w = _constants(tf, weights)
@@ -161,39 +224,54 @@ def _svm(tf: Any, weights: Weights) -> Any:
         z = tf.matmul(lifted, w["w"]) + w["b"]
         # log sigmoid without overflow on either side, from operations that TFLite has
         log_sigmoid = tf.minimum(z, 0.0) - tf.math.log(1.0 + tf.exp(-tf.abs(z)))
-        return {"logits": tf.nn.log_softmax(log_sigmoid)}
+        return {"logp": tf.nn.log_softmax(log_sigmoid)}
 
     x = tf.keras.Input((features,), batch_size=1, name="x")
     return tf.keras.Model({"x": x}, _layer(tf, "svm", forward)(x), name="mirror")
 
 
 def _lstm(tf: Any, weights: Weights) -> Any:
-    """(x (1, F), h (1, H), c (1, H)) -> (logits (1, 3), h, c): one step, cell clamped to +-2."""
+    """(x (1, F), h (1, H), c (1, H)) -> (logp (1, 3), h, c): one step, cell clamped to +-2.
+
+    With the running half of the normalisation there are two states more, m and v (1, F): the running mean,
+    and the running variance less one, so that zeros are the start of every state.
+    """
     w = _constants(tf, weights)
     hidden = weights["head_w"].shape[0]
     features = weights["w"].shape[0] - hidden
     if weights["w"].shape[1] != 4 * hidden:
         raise ValueError(f"w is {weights['w'].shape}, ({features + hidden}, {4 * hidden}) is needed")
+    rate = float(weights["bin_rate"].reshape(-1)[0]) if "bin_rate" in weights else 0.0
+
+    def normalise(x: Any, m: Any, v: Any) -> tuple[Any, dict[str, Any]]:
+        if "bin_g" not in w:
+            return x, {}
+        over_features = _standard(tf, x, -1, BIN_EPS)
+        if not rate:
+            return _blend(w, x, None, over_features), {}
+        off = x - m
+        m = m + rate * off
+        spread = (1.0 - rate) * ((v + 1.0) + rate * (off * off))
+        over_time = (x - m) * tf.math.rsqrt(spread + BIN_EPS)
+        return _blend(w, x, over_time, over_features), {"m": m, "v": spread - 1.0}
 
     def forward(inputs: Any) -> dict[str, Any]:
-        x, h, c = inputs
-        gates = tf.matmul(tf.concat([x, h], -1), w["w"]) + w["b"]
+        x, states = normalise(inputs["x"], inputs.get("m"), inputs.get("v"))
+        gates = tf.matmul(tf.concat([x, inputs["h"]], -1), w["w"]) + w["b"]
         i, f, g, o = tf.split(gates, 4, -1)
-        c = tf.clip_by_value(tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g), -CELL_CLAMP, CELL_CLAMP)
+        c = tf.sigmoid(f) * inputs["c"] + tf.sigmoid(i) * tf.tanh(g)
+        c = tf.clip_by_value(c, -CELL_CLAMP, CELL_CLAMP)
         h = tf.sigmoid(o) * tf.tanh(c)
-        return {"logits": tf.matmul(h, w["head_w"]) + w["head_b"], "h": h, "c": c}
+        logp = tf.nn.log_softmax(tf.matmul(h, w["head_w"]) + w["head_b"])
+        return {"logp": logp, "h": h, "c": c, **states}
 
-    x = tf.keras.Input((features,), batch_size=1, name="x")
-    h = tf.keras.Input((hidden,), batch_size=1, name="h")
-    c = tf.keras.Input((hidden,), batch_size=1, name="c")
-    return tf.keras.Model({"x": x, "h": h, "c": c}, _layer(tf, "lstm", forward)([x, h, c]), name="mirror")
+    lengths = {"x": features, "h": hidden, "c": hidden} | ({"m": features, "v": features} if rate else {})
+    inputs = {key: tf.keras.Input((n,), batch_size=1, name=key) for key, n in lengths.items()}
+    return tf.keras.Model(inputs, _layer(tf, "lstm", forward)(inputs), name="mirror")
 
 
 def _transformer(tf: Any, weights: Weights) -> Any:
-    """x (1, T, F) -> logits (1, 3): pre-LN encoder, ReLU, mean pool.
-
-    LayerNorm is spelled as mean and rsqrt: Keras' own brings operations that leave TFLite's fast path.
-    """
+    """x (1, T, F) -> logp (1, 3): bilinear normalisation if any, pre-LN encoder, ReLU, mean pool."""
     w = _constants(tf, weights)
     heads, rows = int(weights["n_heads"].reshape(-1)[0]), int(weights["T"].reshape(-1)[0])
     features, width = weights["in_w"].shape
@@ -205,9 +283,7 @@ def _transformer(tf: Any, weights: Weights) -> Any:
     depth = width // heads
 
     def norm(x: Any, name: str) -> Any:
-        x = x - tf.reduce_mean(x, -1, keepdims=True)
-        variance = tf.reduce_mean(x * x, -1, keepdims=True)
-        return x * tf.math.rsqrt(variance + LN_EPS) * w[f"{name}_g"] + w[f"{name}_b"]
+        return _standard(tf, x, -1, LN_EPS) * w[f"{name}_g"] + w[f"{name}_b"]
 
     def dense(x: Any, matrix: str, bias: str) -> Any:
         return tf.matmul(x, w[matrix]) + w[bias]
@@ -222,6 +298,8 @@ def _transformer(tf: Any, weights: Weights) -> Any:
         return dense(mixed, f"{n}wo", f"{n}bo")
 
     def forward(x: Any) -> dict[str, Any]:
+        if "bin_g" in w:
+            x = _blend(w, x, _standard(tf, x, 1, BIN_EPS), _standard(tf, x, -1, BIN_EPS))
         x = dense(x, "in_w", "in_b") + w["pos"]
         for layer in range(layers):
             n = f"l{layer}_"
@@ -229,7 +307,7 @@ def _transformer(tf: Any, weights: Weights) -> Any:
             hidden = tf.nn.relu(dense(norm(x, f"{n}ln2"), f"{n}ff1_w", f"{n}ff1_b"))
             x = x + dense(hidden, f"{n}ff2_w", f"{n}ff2_b")
         pooled = tf.reduce_mean(norm(x, "lnf"), 1)
-        return {"logits": dense(pooled, "head_w", "head_b")}
+        return {"logp": tf.nn.log_softmax(dense(pooled, "head_w", "head_b"))}
 
     x = tf.keras.Input((rows, features), batch_size=1, name="x")
     return tf.keras.Model({"x": x}, _layer(tf, "transformer", forward)(x), name="mirror")

@@ -22,6 +22,8 @@ DEFAULT_LIMITS: dict[str, float] = {
     "max_log_loss_over_climatology": 0.02,
     "max_accuracy_lost_points": 0.5,
     "max_latency_p99_us": 5000.0,
+    "min_deflated_sharpe": 0.95,
+    "max_overfitting": 0.2,
 }
 """``max_log_loss_over_climatology`` in nats: a model far worse than base rates is broken, not just weak."""
 
@@ -87,6 +89,7 @@ def facts_of(
         "quantisation": manifest.get("quantisation", {}),
         "calibration": calibration if calibration is not None else metrics.get("calibration", {}),
         "edge": edge if edge is not None else metrics.get("edge", {}),
+        "statistics": metrics.get("statistics", {}),
         "latency_p99_us": latency_p99_us,
     }
 
@@ -99,6 +102,7 @@ def evaluate(
     ``facts``: as ``facts_of``. ``quantisation`` is the parity report of ``models.quantise``; ``calibration``
     has ``ece``, ``log_loss``, ``climatology_log_loss`` (``evaluate.classification``); ``edge`` has ``block``,
     ``trades``, ``net_bps_ci`` = [low, high] per trade, ``net_bps`` in all (``evaluate.trade_summary``).
+    ``statistics`` is what ``models.evidence`` found about the trials.
     """
     merged = {**DEFAULT_LIMITS, **(limits or {})}
     unknown = sorted(set(merged) - set(DEFAULT_LIMITS))
@@ -111,7 +115,7 @@ def evaluate(
     checks.append(_latency(facts, merged))
     notes = []
     if target_alias in ("canary", "prod"):
-        checks += _edge(facts, merged)
+        checks += [*_edge(facts, merged), *_luck(facts, merged)]
     if facts.get("watermark") == "SIMULATED":
         notes.append("SIMULATED: for paper trading only; the runner refuses this bundle in production mode")
     return GateResult(target_alias, tuple(checks), tuple(notes))
@@ -187,6 +191,30 @@ def _edge(facts: Mapping[str, Any], limits: Mapping[str, float]) -> list[Check]:
         _number(
             "beats_doing_nothing", edge.get("net_bps"), 0, lambda v: v > 0,
             "net of costs the block ends at {value} bps: doing nothing is no worse",
+        ),
+    ]  # fmt: skip
+
+
+def _luck(facts: Mapping[str, Any], limits: Mapping[str, float]) -> list[Check]:
+    """Is anything left when the number of tries is taken into account, and was the choice among them
+    overfitted?
+
+    A policy that was fixed before the block was looked at is no choice: it has no overfitting to measure, and
+    its value is 0.
+    """
+    found = facts.get("statistics") or {}
+    dsr, floor = (found.get("dsr") or {}).get("probability"), limits["min_deflated_sharpe"]
+    share, most = (found.get("pbo") or {}).get("pbo"), limits["max_overfitting"]
+    return [
+        _number(
+            "deflated_sharpe", dsr, floor, lambda v: v >= floor,
+            f"after {found.get('choices', 'all')} tries the probability of any skill is {{value}}, "
+            "{limit} is needed",
+        ),
+        _number(
+            "overfitting", 0.0 if found.get("searched") is False else share, most, lambda v: v <= most,
+            "the best of the tries was no better than the median out of sample in a share {value} of cases, "
+            "{limit} is allowed",
         ),
     ]  # fmt: skip
 

@@ -13,6 +13,7 @@ gate cannot refuse for want of them.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class GateRun:
     edge: Mapping[str, Any]
     forced_edge: Mapping[str, Any]
     calibration: Mapping[str, float]
+    statistics: Mapping[str, Any]
 
     @property
     def passed(self) -> bool:
@@ -76,6 +78,7 @@ class GateRun:
                 "calibrated": {"passed": self.calibrated.passed, "refusals": self.calibrated.refusals},
                 "forced": {"passed": self.forced.passed, "refusals": self.forced.refusals},
                 "edge": self.edge, "forced_edge": self.forced_edge, "calibration": self.calibration,
+                "statistics": self.statistics,
             }
         )  # fmt: skip
 
@@ -97,6 +100,7 @@ def judge(tier: Tier, seed: int, paths: Paths, tariff_name: str, trials: int, pr
         chosen = calibrate.calibrate(
             [market], {MEMBER: 1.0}, costs, Path(folder), seed=seed, trials=trials, progress=progress
         )
+        found = json.loads((Path(folder) / "calibration.json").read_text())["statistics"]
     tempered = learner.log_softmax(logp.astype(np.float64) / chosen["temperature"])
     prior = evaluate.shares(days.y[days.series.blocks["fit"] & days.series.labelled])
     judged = days.series.blocks["score"] & days.series.labelled
@@ -104,7 +108,7 @@ def judge(tier: Tier, seed: int, paths: Paths, tariff_name: str, trials: int, pr
 
     p = np.exp(tempered.astype(np.float64))
     policy = chosen["instruments"][market.ticker]
-    expected = policy["move_bps_per_score"] * (p[:, 2] - p[:, 0])
+    expected = calibrate.expected_bps(p, policy["move_bps_per_score"], policy["conformal_quantiles"])
     usual = None
     if policy["threshold_bps"] is not None:
         usual = trade_sim.Policy(policy["threshold_bps"], chosen["exit_move_bps"], chosen["stop_multiplier"])
@@ -113,13 +117,26 @@ def judge(tier: Tier, seed: int, paths: Paths, tariff_name: str, trials: int, pr
     score = p[:, 2] - p[:, 0]
     forced = days.trade(*days.strongest(score), seed)
     return GateRun(
-        tier.name, seed, tariff_name, _ask(edge, figures), _ask(forced, figures), edge, forced, figures
+        tier.name,
+        seed,
+        tariff_name,
+        _ask(edge, figures, found),
+        _ask(forced, figures, found),
+        edge,
+        forced,
+        figures,
+        found,
     )
 
 
-def _ask(edge: Mapping[str, Any], calibration: Mapping[str, float]) -> gate.GateResult:
+def _ask(
+    edge: Mapping[str, Any], calibration: Mapping[str, float], statistics: Mapping[str, Any]
+) -> gate.GateResult:
     schema = schema_hash()
-    facts = {**GRANTED, "schema": schema, "schema_now": schema, "edge": edge, "calibration": calibration}
+    facts = {
+        **GRANTED, "schema": schema, "schema_now": schema, "edge": edge, "calibration": calibration,
+        "statistics": statistics,
+    }  # fmt: skip
     return gate.evaluate(facts, "prod")
 
 

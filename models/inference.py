@@ -10,7 +10,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from typing import Any
 import numpy as np
 
 from models.bundle import ENSEMBLE, GOLDEN, MEMBER_FILES, SCALER, Bundle, BundleFault
-from models.members import CLASSES, F32, F64, InferenceError, Interpreter, Members, backend, load_interpreter
+from models.conformal import side_of
+from models.interpreters import Interpreter, engine, load_interpreter
+from models.member_kinds import CLASSES, F32, F64
+from models.members import InferenceError, Members, StateError
 
 __all__ = [
-    "Ensemble", "InferenceError", "InstrumentParams", "Interpreter", "Members", "Scores", "backend",
-    "check_golden", "load_interpreter", "make_golden",
+    "Ensemble", "InferenceError", "InstrumentParams", "Interpreter", "Members", "Scores", "StateError",
+    "check_golden", "engine", "load_interpreter", "make_golden",
 ]  # fmt: skip
 
 GOLDEN_TOLERANCE = 1e-4
@@ -46,21 +49,35 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class InstrumentParams:
-    """Calibration of one instrument: expected move per unit of p_up - p_down, and the entry threshold
-    (None: no trade).
+    """Calibration of one instrument: expected move per unit of p_up - p_down, the entry threshold (None: no
+    trade), and the conformal quantiles of down and up (None: it never abstains).
     """
 
     move_bps_per_score: float
     threshold_bps: float | None
+    conformal_quantiles: tuple[float, float] | None = None
+
+    def expected_move_millibps(self, down: float, up: float) -> int:
+        """The expected move that the core is told, thousandths of a basis point; 0 where the model abstains:
+        the other side is in the conformal set, or ours is not."""
+        score = up - down
+        if self.conformal_quantiles is not None:
+            side = side_of(down, up, *self.conformal_quantiles)
+            if side * score <= 0.0:
+                return 0
+        return round(self.move_bps_per_score * 1000.0 * score)
 
 
 class Ensemble:
     """A bundle's calibrated ensemble for some instruments.
 
-    logp = sum_i w_i * logp_i / temperature, p = softmax(logp); expected move = k_ticker * (p_up - p_down).
+    logp = sum_i w_i * logp_i / temperature, p = softmax(logp); expected move = k_ticker * (p_up - p_down),
+    and none where the conformal rule abstains.
     """
 
-    def __init__(self, bundle: Bundle, tickers: Iterable[str]) -> None:
+    def __init__(
+        self, bundle: Bundle, tickers: Iterable[str], *, backend: str = "cpu", threads: int = 1
+    ) -> None:
         self.bundle = bundle
         self.tickers = tuple(tickers)
         settings = _ensemble_settings(bundle.ensemble)
@@ -76,10 +93,10 @@ class Ensemble:
                 f"{', '.join(sorted(settings['instruments']))}",
             )
         self.instruments: dict[str, InstrumentParams] = {t: settings["instruments"][t] for t in self.tickers}
-        self.members = Members(bundle.read, names=self.weights)
+        self.members = Members(bundle.read, names=self.weights, backend=backend, threads=threads)
         self._blend_weights: list[tuple[str, float]] = []
         self.use_only(None)
-        if backend()[0] != "ai_edge_litert" and GOLDEN in bundle.manifest["files"]:
+        if engine()[0] != "ai_edge_litert" and GOLDEN in bundle.manifest["files"]:
             _compare_golden(self, _read_golden(bundle))
 
     @property
@@ -103,6 +120,29 @@ class Ensemble:
             for n in self.members.active
         ]
 
+    def use_backend(self, backend: str) -> None:
+        """Move the networks to ``cpu`` or ``gpu``; their states go along. BundleFault where they cannot run
+        there."""
+        self.members.use_backend(backend)
+
+    def state(self) -> dict[str, Any]:
+        """JSON of what the models remember, exact to the bit, and the bundle that it belongs to."""
+        return {"manifest_sha256": self.bundle.sha256, "instruments": self.members.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, so that the next scores are those of a run that was never stopped.
+
+        StateError, with every instrument starting afresh, for a state of another bundle, of other members or
+        of damaged content. It says nothing about the age of the state: rows that were missed in between are a
+        gap, after which ``reset`` is due.
+        """
+        if not isinstance(state, Mapping) or state.get("manifest_sha256") != self.bundle.sha256:
+            self.members.restore({})
+            raise StateError(
+                "the stored state belongs to another bundle; the models start afresh and warm up"
+            )
+        self.members.restore(state.get("instruments") or {})
+
     def reset(self, ticker: str) -> None:
         """After a gap, a day change or a restart: the next ``Scores`` come after ``window_rows`` rows."""
         self.members.reset(ticker)
@@ -113,8 +153,8 @@ class Ensemble:
         if members is None:
             return None
         p = self.blend(members)
-        k = self.instruments[ticker].move_bps_per_score
-        return Scores(p, members, round(k * 1000.0 * float(p[2] - p[0])))
+        move = self.instruments[ticker].expected_move_millibps(float(p[0]), float(p[2]))
+        return Scores(p, members, move)
 
     def blend(self, members: Mapping[str, F64]) -> F64:
         """Probabilities float64 [3] from the members' log-probabilities."""
@@ -163,6 +203,7 @@ def _ensemble_settings(fields: Any) -> dict[str, Any]:
                 None
                 if p["threshold_bps"] is None
                 else number(p["threshold_bps"], f"{t}.threshold_bps", 0, limit_bps),
+                _quantiles(p.get("conformal_quantiles"), t, number),
             )
             for t, p in fields["instruments"].items()
         }
@@ -173,8 +214,15 @@ def _ensemble_settings(fields: Any) -> dict[str, Any]:
             "stop_multiplier": number(fields.get("stop_multiplier", 1), "stop_multiplier", 0, 1000),
             "instruments": instruments,
         }
-    except (KeyError, TypeError, AttributeError) as e:
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
         raise BundleFault("bad_model", f"{ENSEMBLE} lacks {e} or has another shape") from e
+
+
+def _quantiles(value: Any, ticker: str, number: Callable[..., float]) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    down, up = value
+    return tuple(number(q, f"{ticker}.conformal_quantiles", 0, 1) for q in (down, up))  # type: ignore[return-value]
 
 
 # --- golden rows
@@ -249,7 +297,7 @@ def _compare_golden(ensemble: Ensemble, golden: _Golden) -> None:
 
 def _golden_tolerance(bundle: Bundle, name: str) -> float:
     entry = bundle.manifest.get("quantisation", {}).get("members", {}).get(name, {})
-    return GOLDEN_TOLERANCE_INT8 if entry.get("mode") == "INT8" else GOLDEN_TOLERANCE
+    return GOLDEN_TOLERANCE_INT8 if entry.get("mode") in ("INT8", "INT8_FULL") else GOLDEN_TOLERANCE
 
 
 def _read_golden(bundle: Bundle) -> _Golden:

@@ -11,7 +11,7 @@ predicted, so a label that a look at the past predicts there is no label.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
@@ -42,13 +42,15 @@ I64 = NDArray[np.int64]
 class Labels:
     """One row per book snapshot. NaN where ``y`` is VOID.
 
-    ``y`` uint8 [n]: DOWN, FLAT, UP or VOID. ``long_bps``, ``short_bps`` float32 [n]: result of a lot bought
-    (sold) at the touch and closed at the touch, net of spread and fees. ``move_bps`` float32 [n]: change of
-    mid over the same window, against the mid at the decision. ``entry_ns``, ``exit_ns`` int64 [n]: the
-    window's ends.
+    ``y`` uint8 [n]: DOWN, FLAT, UP or VOID. ``y_multi`` uint8 [n, H]: the same for H horizons, the asked one
+    first (column 0 is ``y``), each VOID on its own. ``long_bps``, ``short_bps`` float32 [n]: result of a lot
+    bought (sold) at the touch and closed at the touch, net of spread and fees. ``move_bps`` float32 [n]:
+    change of mid over the same window, against the mid at the decision. ``entry_ns``, ``exit_ns`` int64 [n]:
+    where the window of ``y`` is entered, and the last moment that any horizon's label looks at.
     """
 
     y: NDArray[np.uint8]
+    y_multi: NDArray[np.uint8]
     long_bps: F32
     short_bps: F32
     move_bps: F32
@@ -83,11 +85,13 @@ def make_labels(
     latency_s: float,
     fee_ppm: int,
     theta_bps: float,
+    neighbours_s: Sequence[float] = (),
 ) -> Labels:
     """Executable labels of every snapshot of ``day``; ``table`` are its features (mid, spread, status).
 
     The book in force at a time is the last one received at or before it. ``fee_ppm`` is paid on each side.
-    RecordingError when the day is not in order of receive time.
+    ``neighbours_s``: further horizons for ``y_multi``. RecordingError when the day is not in order of receive
+    time.
     """
     recv_ns = day.books.recv_ns
     if len(table) != len(recv_ns):
@@ -99,6 +103,20 @@ def make_labels(
             f"{day.instrument.ticker} {day.day} goes back in time: ingest it, which drops such rows"
         )
     entry_ns = recv_ns + round(latency_s * SECOND_NS)
+    asked = _executable(day, table, entry_ns, horizon_s, fee_ppm, theta_bps)
+    others = [_executable(day, table, entry_ns, h, fee_ppm, theta_bps)[0] for h in neighbours_s]
+    longest_s = max([horizon_s, *neighbours_s])
+    return Labels(
+        asked[0], np.stack([asked[0], *others], axis=1), *asked[1:], entry_ns,
+        entry_ns + round(longest_s * SECOND_NS),
+    )  # fmt: skip
+
+
+def _executable(
+    day: InstrumentDay, table: FeatureTable, entry_ns: I64, horizon_s: float, fee_ppm: int, theta_bps: float
+) -> tuple[NDArray[np.uint8], F32, F32, F32]:
+    """Classes, results of a long and of a short, and the mid's move over one horizon."""
+    recv_ns = day.books.recv_ns
     exit_ns = entry_ns + round(horizon_s * SECOND_NS)
     entry = np.searchsorted(recv_ns, entry_ns, side="right") - 1
     leave = np.searchsorted(recv_ns, exit_ns, side="right") - 1
@@ -114,10 +132,7 @@ def make_labels(
     y[long_bps > theta_bps] = UP
     y[short_bps > theta_bps] = DOWN
     y[~valid] = VOID
-    return Labels(
-        y, long_bps.astype(np.float32), short_bps.astype(np.float32), move_bps.astype(np.float32),
-        entry_ns, exit_ns,
-    )  # fmt: skip
+    return y, long_bps.astype(np.float32), short_bps.astype(np.float32), move_bps.astype(np.float32)
 
 
 def _window_valid(table: FeatureTable, entry: I64, leave: I64, exit_ns: I64) -> NDArray[np.bool_]:

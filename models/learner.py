@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features import schema
 from market.errors import ScalperError
 from models import evaluate
-from models.labels import VOID
+from models.labels import DOWN, UP, VOID
 from models.scaling import Scaler
 from models.splits import BLOCK_NAMES
 
@@ -47,7 +48,8 @@ class Series:
 
     ``X`` float32 [n, F] raw features (NaN = masked); ``y`` int64 [n], -1 = void; ``usable``, ``reset`` bool
     [n]; ``blocks``: bool [n] by name; ``recv_ns``, ``exit_ns`` int64 [n] (``exit_ns``: where the label's
-    future ends); ``muted``: columns that nothing may be learnt from (clock features over too few days).
+    future ends); ``muted``: columns that nothing may be learnt from (clock features over too few days);
+    ``y_multi``: int64 [n, H], labels of H horizons, -1 = void, column 0 is ``y`` (None: only ``y`` is known).
     """
 
     ticker: str
@@ -59,9 +61,15 @@ class Series:
     recv_ns: I64
     exit_ns: I64
     muted: tuple[int, ...] = ()
+    y_multi: I64 | None = None
 
     def __len__(self) -> int:
         return len(self.X)
+
+    @property
+    def targets(self) -> I64:
+        """Labels of every horizon, int64 [n, H], -1 = void; the horizon that is asked for first."""
+        return self.y[:, None] if self.y_multi is None else self.y_multi
 
     @property
     def labelled(self) -> Mask:
@@ -99,7 +107,8 @@ def _view(dataset: Dataset, ticker: str) -> Series:
         n: s.block == dataset.blocks.index(n) if n in names else np.zeros(len(s), bool) for n in BLOCK_NAMES
     }
     y = np.where(s.y == VOID, -1, s.y.astype(np.int64))
-    return Series(ticker, s.X, y, s.usable, s.reset, blocks, s.recv_ns, s.exit_ns, dataset.muted)
+    y_multi = np.where(s.y_multi == VOID, -1, s.y_multi.astype(np.int64))
+    return Series(ticker, s.X, y, s.usable, s.reset, blocks, s.recv_ns, s.exit_ns, dataset.muted, y_multi)
 
 
 def _silenced(X: F32, columns: Sequence[int]) -> F32:
@@ -154,6 +163,19 @@ def pool(series: Sequence[Series], masks: Sequence[Mask]) -> tuple[F32, I64]:
     at = np.concatenate([s.recv_ns[m] for s, m in zip(series, masks, strict=True)])
     order = np.argsort(at, kind="stable")
     return X[order], y[order]
+
+
+def with_mirror(X: F32, y: I64) -> tuple[F32, I64]:
+    """The rows and, after them, their mirror images: buyers and sellers change places, up becomes down.
+
+    A morning that happened to fall teaches nothing about the afternoon that way. Scaled rows may be mirrored
+    as well, for the product's scaler has the symmetry (``Dataset.fit_scaler``). A table of other columns than
+    the product's declares no mirror and stays as it is.
+    """
+    if X.shape[1] != schema.F:
+        return X, y
+    image = schema.MIRROR_SIGN * X[:, schema.MIRROR_PARTNER]
+    return np.concatenate([X, image]), np.concatenate([y, UP + DOWN - y])
 
 
 def thin(n: int, limit: int) -> slice:

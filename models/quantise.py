@@ -1,9 +1,10 @@
 """The files that ship: TFLite in the mode that the plan asks for, proven against the trained models.
 
-Conversion runs in one subprocess (``models.export``). Each file is then replayed by the engine that trades
-(ai-edge-litert), the LSTM with carried state, on held-out rows, and compared with the log-probabilities that
-training left. A member whose INT8 fails ships as FLOAT16, and the report says so. Reports hold no latency:
-times differ from run to run, and the report is part of hashed outputs; they go to a file of their own.
+Conversion runs in one subprocess (``models.export``). Every form of every network (float32, float16, int8
+weights, full integer) is then replayed by the engine that trades (ai-edge-litert), the LSTM with carried
+state from the first row on, and compared on held-out rows with the log-probabilities that training left. A
+member whose INT8 fails ships as FLOAT16, and the report says so. Reports hold no latency: times differ from
+run to run, and the report is part of hashed outputs; they go to a file of their own.
 """
 
 from __future__ import annotations
@@ -22,28 +23,25 @@ from typing import Any
 import numpy as np
 
 from market.errors import ScalperError
-from models import learner
+from models import learner, parity
 from models.bundle import MEMBER_FILES, SCALER
 from models.learner import F32, I64, Mask, Progress
-from models.members import Members, load_interpreter
+from models.members import Members
 from models.scaling import Scaler
 
-MODES = {"INT8": "int8", "FLOAT16": "fp16", "FLOAT32": "float32"}
-SHIPPED_MODES = ("INT8", "FLOAT16")
+MODES = {"INT8": "int8", "INT8_FULL": "int8_full", "FLOAT16": "fp16", "FLOAT32": "float32"}
+"""By the plan's word for it. INT8: int8 weights, float inputs and outputs; INT8_FULL: integers throughout."""
+SHIPPED_MODES = ("INT8", "INT8_FULL", "FLOAT16")
+CALIBRATION_ROWS = 2_000
+"""Of each instrument, at the end of block ``fit``: what ``INT8_FULL`` is calibrated on."""
 EXPORT_LIMIT_S = 600
 LATENCY_ROWS = 400
 PARITY_FILE = "parity.json"
-
-LIMITS: dict[str, float] = {
-    "float32_max_abs_dlogp": 1e-4,
-    "fp16_max_abs_dp": 1e-2,
-    "fp16_agreement": 0.999,
-    "int8_agreement": 0.995,
-    "svm_int8_agreement": 0.99,
-    "text_max_abs_dlogp": 1e-5,
-    "accuracy_lost_points": 0.5,
-}
-"""Defaults of the gates (measured: clamped LSTM step .996-.998, Transformer .999, RFF machine .994)."""
+FORM_FIGURES = (
+    "kib", "agreement", "max_abs_dlogp", "max_abs_dp", "mean_abs_dp", "accuracy_lost_points", "macro_f1",
+    "macro_f1_lost_points", "passed",
+)  # fmt: skip
+"""What the report says of the forms that are not shipped."""
 
 
 class QuantiseError(ScalperError):
@@ -54,8 +52,9 @@ class QuantiseError(ScalperError):
 class Replay:
     """Rows of one instrument to replay: everything up to the last chosen row, for the LSTM carries its state.
 
-    ``X`` float32 [n, F] raw; ``usable``, ``reset``, ``chosen`` bool [n]; of the m chosen rows: ``y`` int64
-    [m] (-1: no label) and ``expected`` float32 [m, 3], the log-probabilities that training left.
+    ``X`` float32 [n, F] raw; ``usable``, ``reset``, ``chosen`` bool [n]; of the m chosen rows: ``rows`` int64
+    [m], their numbers in the series, ``y`` int64 [m] (-1: no label) and ``expected`` float32 [m, 3], the
+    log-probabilities that training left.
     """
 
     ticker: str
@@ -63,6 +62,7 @@ class Replay:
     usable: Mask
     reset: Mask
     chosen: Mask
+    rows: I64
     y: I64
     expected: F32
 
@@ -70,16 +70,19 @@ class Replay:
 def run(
     models_dir: Path, plan: Mapping[str, Any], scaler: Scaler, out_dir: Path, dataset: Any, *,
     max_rows: int = 6000, limits: Mapping[str, float] | None = None, latency_path: Path | None = None,
-    progress: Progress = print,
+    weights: Mapping[str, float] | None = None, progress: Progress = print,
 ) -> dict[str, Any]:  # fmt: skip
     """Export, prove and write ``<member file>``, ``scaler.npz`` and ``parity.json`` to ``out_dir``; the
     report.
 
     ``plan`` is ``quantization_plan.json``; ``dataset`` a Dataset or a sequence of ``learner.Series``; at most
-    ``max_rows`` rows of block ``calibrate`` are compared. ``latency_path`` gets microseconds per step as
-    JSON.
+    ``max_rows`` rows of block ``calibrate`` are compared. ``latency_path`` gets microseconds per step of
+    every form as JSON. With the ensemble's ``weights`` and a Dataset, the profit of the shipped ensemble on
+    the compared rows is set against that of the trained one.
     """
-    limits = {**LIMITS, **(limits or {})}
+    limits = {**parity.LIMITS, **(limits or {})}
+    if unknown := sorted(set(limits) - set(parity.LIMITS)):
+        raise QuantiseError(f"no gate is called {', '.join(unknown)}; known: {', '.join(parity.LIMITS)}")
     modes: dict[str, str] = dict(plan["members"])
     _check_plan(modes)
     models_dir, out_dir = Path(models_dir), Path(out_dir)
@@ -87,21 +90,29 @@ def run(
     scaler.save(out_dir / SCALER)
     report: dict[str, Any] = {"members": {}, "limits": dict(sorted(limits.items()))}
     latency: dict[str, Any] = {}
+    benches: dict[str, _Bench] = {}
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch)
-        networks = {name: mode for name, mode in modes.items() if mode != "TEXT"}
+        networks = sorted(name for name, mode in modes.items() if mode != "TEXT")
         if networks:
-            progress(f"quantise: converting {', '.join(sorted(networks))}")
-            convert(models_dir, exported, _wanted(networks))
+            progress(f"quantise: converting {', '.join(networks)}")
+            wanted = [f"{name}:{mode}" for name in networks for mode in MODES.values()]
+            rows = exported / "rows.npz"
+            learner.save_npz(rows, _calibration_rows(dataset, scaler))
+            convert(models_dir, exported, wanted, rows)
         for name, mode in sorted(modes.items()):
-            bench = _Bench(name, models_dir, exported, scaler, dataset, max_rows, limits)
+            bench = benches[name] = _Bench(name, models_dir, exported, scaler, dataset, max_rows, limits)
             entry, shipped = bench.ship(mode)
             shutil.copyfile(shipped, out_dir / MEMBER_FILES[name])
             report["members"][name] = entry
             progress(f"quantise: {_line(name, entry)}")
             if latency_path is not None:
                 latency[name] = bench.latency(entry["mode"])
-    report["passed"] = all(entry["passed"] for entry in report["members"].values())
+        if weights is not None:
+            report["profit"] = _profit(benches, report["members"], weights, dataset, limits)
+    report["passed"] = all(
+        entry["passed"] for entry in [*report["members"].values(), report.get("profit", {"passed": True})]
+    )
     report = _rounded(report)
     learner.save_json(out_dir / PARITY_FILE, report)
     if latency_path is not None:
@@ -110,11 +121,16 @@ def run(
     return report
 
 
-def convert(models_dir: Path, out_dir: Path, wanted: Sequence[str]) -> None:
-    """Run the exporter once for all of ``wanted`` ("lstm:int8", ...); QuantiseError with its last words."""
+def convert(models_dir: Path, out_dir: Path, wanted: Sequence[str], rows: Path | None = None) -> None:
+    """Run the exporter once for all of ``wanted`` ("lstm:int8", ...); QuantiseError with its last words.
+
+    ``rows``: ``rows.npz`` to calibrate ``int8_full`` on.
+    """
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-m", "models.export", "--models", str(Path(models_dir).resolve())]
-    command += ["--out", str(Path(out_dir).resolve()), *wanted]
+    command += ["--out", str(Path(out_dir).resolve())]
+    command += ["--rows", str(rows.resolve())] if rows else []
+    command += wanted
     root = Path(__file__).resolve().parents[1]
     try:
         done = subprocess.run(
@@ -144,12 +160,48 @@ def _check_plan(modes: Mapping[str, str]) -> None:
             )
 
 
-def _wanted(networks: Mapping[str, str]) -> list[str]:
-    """Float32 for the comparison, the planned mode, and FLOAT16 to fall back on."""
-    wanted = []
-    for name, mode in sorted(networks.items()):
-        wanted += [f"{name}:{m}" for m in dict.fromkeys(("float32", MODES[mode], "fp16"))]
-    return wanted
+def _calibration_rows(dataset: Any, scaler: Scaler) -> dict[str, Any]:
+    """Scaled rows that follow each other, of every instrument, from the end of block ``fit``."""
+    xs, starts = [], []
+    for s in learner.series_of(dataset):
+        rows, fresh = learner.usable_rows(s)
+        mine = s.blocks["fit"][rows]
+        rows, fresh = rows[mine][-CALIBRATION_ROWS:], fresh[mine][-CALIBRATION_ROWS:].copy()
+        fresh[:1] = True
+        xs.append(scaler.apply(s.X[rows]))
+        starts.append(fresh)
+    return {"x": np.concatenate(xs), "fresh": np.concatenate(starts)}
+
+
+def _profit(
+    benches: Mapping[str, _Bench], entries: Mapping[str, Any], weights: Mapping[str, float], dataset: Any,
+    limits: Mapping[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """``parity.profit`` on the rows that every weighing member has, with its gate."""
+    names = sorted(n for n, w in weights.items() if w > 0 and n in benches)
+    series = getattr(dataset, "series", {})
+    long_bps, short_bps = [], []
+    trained: dict[str, list[F32]] = {n: [] for n in names}
+    shipped: dict[str, list[F32]] = {n: [] for n in names}
+    for ticker, s in series.items():
+        sets = [set(benches[n].rows_of(ticker).tolist()) for n in names]
+        rows = np.array(sorted(set.intersection(*sets)), np.int64)
+        long_bps.append(s.long_bps[rows].astype(np.float64))
+        short_bps.append(s.short_bps[rows].astype(np.float64))
+        for n in names:
+            at = np.searchsorted(benches[n].rows_of(ticker), rows)
+            part = benches[n].part_of(ticker)
+            trained[n].append(benches[n].expected[part][at])
+            shipped[n].append(benches[n].answers(entries[n]["mode"])[part][at])
+    if not long_bps:
+        return {"rows": 0, "lost_bps": 0.0, "gates": [], "passed": True}
+    figures = parity.profit(
+        {n: np.concatenate(v) for n, v in trained.items()},
+        {n: np.concatenate(v) for n, v in shipped.items()},
+        {n: weights[n] for n in names}, np.concatenate(long_bps), np.concatenate(short_bps),
+    )  # fmt: skip
+    gate = parity.gated("the ensemble", "pnl_lost_bps", figures["lost_bps"], limits["pnl_lost_bps"])
+    return {**figures, "gates": [gate], "passed": gate["passed"]}
 
 
 # --- the test bench
@@ -171,35 +223,60 @@ class _Bench:
         )
         self.expected = np.concatenate([r.expected for r in self.replays])
         self.y = np.concatenate([r.y for r in self.replays])
+        self._answers: dict[str, F32] = {}
+
+    def rows_of(self, ticker: str) -> I64:
+        """Row numbers compared of an instrument, ascending."""
+        return next((r.rows for r in self.replays if r.ticker == ticker), np.zeros(0, np.int64))
+
+    def part_of(self, ticker: str) -> slice:
+        """Where they lie in ``expected`` and ``answers``."""
+        first = 0
+        for r in self.replays:
+            if r.ticker == ticker:
+                return slice(first, first + len(r.rows))
+            first += len(r.rows)
+        return slice(0, 0)
 
     def ship(self, mode: str) -> tuple[dict[str, Any], Path]:
         """The report of the member in the mode that passes, and its file."""
         if mode == "TEXT":
             return self._entry(mode, {}), self.files[mode]
-        float32 = compare(self.expected, self._replayed("FLOAT32"), self.y)
-        entry = self._entry(mode, float32)
-        if mode == "INT8" and not entry["passed"]:
+        float32 = parity.compare(self.expected, self.answers("FLOAT32"), self.y)
+        forms = {m: self._entry(m, float32) for m in SHIPPED_MODES}
+        entry = dict(forms[mode])
+        if mode != "FLOAT16" and not entry["passed"]:
             failed = [g for g in entry["gates"] if not g["passed"]]
-            entry = self._entry("FLOAT16", float32)
-            entry["fallback"] = f"INT8 failed: {'; '.join(g['reason'] for g in failed)}"
+            entry = dict(forms["FLOAT16"])
+            entry["fallback"] = f"{mode} failed: {'; '.join(g['reason'] for g in failed)}"
             entry["failed_gates"] = failed
+        entry["float32"] = float32
+        entry["forms"] = {m: {k: form[k] for k in FORM_FIGURES} for m, form in forms.items()}
         return {**entry, "planned": mode}, self.files[entry["mode"]]
 
     def latency(self, mode: str) -> dict[str, Any]:
-        """Microseconds per step, p50 and p99, of the shipped file and of the float32 one."""
-        modes = {"shipped": mode} if mode == "TEXT" else {"float32": "FLOAT32", "shipped": mode}
-        return {"mode": mode, **{key: self._timed(m) for key, m in modes.items()}}
+        """Microseconds per step, p50 and p99, of every form, and of the shipped one once more by name."""
+        timed = {mode: self._timed(mode)} if mode == "TEXT" else {m: self._timed(m) for m in MODES}
+        return {"mode": mode, "shipped": timed[mode], **timed}
 
     def _entry(self, mode: str, float32: Mapping[str, float]) -> dict[str, Any]:
-        figures = compare(self.expected, self._replayed(mode), self.y)
-        gates = _gates(self.name, mode, figures, float32, foreign_operations(self.files[mode]), self.limits)
+        figures = parity.compare(self.expected, self.answers(mode), self.y)
+        foreign = parity.foreign_operations(self.files[mode])
+        gates = parity.gates(self.name, mode, figures, float32, foreign, self.limits)
         sizes = {"kib": self.files[mode].stat().st_size / 1024}
         if float32:
             sizes["float32_kib"] = self.files["FLOAT32"].stat().st_size / 1024
         return {
-            "mode": mode, "planned": mode, "fallback": None, "rows": len(self.y), **figures, **sizes,
-            "float32": dict(float32), "gates": gates, "passed": all(g["passed"] for g in gates),
+            "mode": mode, "planned": mode, "fallback": None, "rows": len(self.y),
+            "steps": int(sum(r.usable.sum() for r in self.replays)), **figures, **sizes, "gates": gates,
+            "passed": all(g["passed"] for g in gates),
         }  # fmt: skip
+
+    def answers(self, mode: str) -> F32:
+        """What the form says of the chosen rows, float32 [m, 3]."""
+        if mode not in self._answers:
+            self._answers[mode] = self._replayed(mode)
+        return self._answers[mode]
 
     def _members(self, mode: str) -> Members:
         content = self.files[mode].read_bytes()
@@ -252,81 +329,13 @@ def _replays(name: str, dataset: Any, logits_path: Path, max_rows: int, window_r
         chosen[rows] = True
         replays.append(
             Replay(
-                s.ticker, s.X[span], s.usable[span], s.reset[span], chosen[span], s.y[rows],
+                s.ticker, s.X[span], s.usable[span], s.reset[span], chosen[span], rows, s.y[rows],
                 reference[s.ticker][rows],
             )
         )  # fmt: skip
     if not replays:
         raise QuantiseError(f"{logits_path} scores no row of block 'calibrate': nothing to compare {name} on")
     return replays
-
-
-def compare(expected: F32, got: F32, y: I64) -> dict[str, float]:
-    """How far log-probabilities ``got`` float32 [n, 3] are from ``expected``; accuracy over the labelled
-    rows.
-    """
-    p, q = np.exp(expected.astype(np.float64)), np.exp(got.astype(np.float64))
-    labelled = y >= 0
-    hits = [
-        float(np.mean(v.argmax(axis=1)[labelled] == y[labelled])) if labelled.any() else 0.0 for v in (p, q)
-    ]
-    return {
-        "max_abs_dlogp": float(np.abs(expected - got).max()),
-        "max_abs_dp": float(np.abs(p - q).max()),
-        "mean_abs_dp": float(np.abs(p - q).mean()),
-        "agreement": float(np.mean(p.argmax(axis=1) == q.argmax(axis=1))),
-        "accuracy_trained": hits[0],
-        "accuracy": hits[1],
-        "accuracy_lost_points": 100 * (hits[0] - hits[1]),
-    }
-
-
-def foreign_operations(path: Path) -> list[str]:
-    """Operations of a TFLite file that the interpreter of the box does not have built in (empty for text)."""
-    if path.suffix != ".tflite":
-        return []
-    names = {d["op_name"] for d in load_interpreter(path)._get_ops_details()}  # type: ignore[attr-defined]
-    return sorted(n for n in names if n.startswith("Flex") or n.upper() == "CUSTOM")
-
-
-def _gates(
-    name: str, mode: str, figures: Mapping[str, float], float32: Mapping[str, float], foreign: Sequence[str],
-    limits: Mapping[str, float],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Section by section what must hold for this mode; each gate with value, limit and, if it fails, a
-    reason.
-    """
-
-    def gate(key: str, value: float, *, at_least: bool = False) -> dict[str, Any]:
-        limit = limits[key]
-        passed = value >= limit if at_least else value <= limit
-        relation = "under" if at_least else "over"
-        reason = "" if passed else f"{key} of {name} is {value:.4g}, {relation} its limit {limit:g}"
-        return {"name": key, "value": value, "limit": limit, "passed": bool(passed), "reason": reason}
-
-    gates = []
-    if float32:
-        gates.append(gate("float32_max_abs_dlogp", float32["max_abs_dlogp"]))
-    if mode == "TEXT":
-        gates.append(gate("text_max_abs_dlogp", figures["max_abs_dlogp"]))
-    if mode == "FLOAT16":
-        gates.append(gate("fp16_max_abs_dp", figures["max_abs_dp"]))
-        gates.append(gate("fp16_agreement", figures["agreement"], at_least=True))
-    if mode == "INT8":
-        key = "svm_int8_agreement" if name == "svm" else "int8_agreement"
-        gates.append(gate(key, figures["agreement"], at_least=True))
-    gates.append(gate("accuracy_lost_points", figures["accuracy_lost_points"]))
-    reason = f"{name} needs operations that the box lacks: {', '.join(foreign)}" if foreign else ""
-    gates.append(
-        {
-            "name": "builtin_operations",
-            "value": len(foreign),
-            "limit": 0,
-            "passed": not foreign,
-            "reason": reason,
-        }
-    )
-    return gates
 
 
 def _line(name: str, entry: Mapping[str, Any]) -> str:

@@ -8,33 +8,31 @@ line before.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from market.errors import RegistryError
-from models.bundle import Bundle, canonical_json, sha256_hex
+from models.bundle import Bundle
 from models.gate import ALIASES, GateResult
+from models.promotions import JOURNAL, PREVIOUS, Journal
 
 MODEL = "scalper"
 EXPERIMENT = "scalper"
 DEFAULT_URI = "sqlite:///runtime/mlflow/mlflow.db"
-JOURNAL = "promotions.jsonl"
-PREVIOUS = "previous"
+
 SHA_TAG = "manifest.sha256"
-MAX_LOGGED_VALUES = 400
+METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
+"""What MLflow takes in one call."""
 MAX_VERSIONS = 1000
 MAX_TAG_CHARS = 4000
-FIRST_LINK = "0" * 64
 _NOT_A_NAME = re.compile(r"[^\w\-. :/]")
 """What MLflow allows in the name of a metric or parameter, turned round."""
 
@@ -114,10 +112,10 @@ def _record_run(
     params = [
         Param(_NOT_A_NAME.sub("_", key), str(value)[:500]) for key, value in _flat(bundle.manifest["params"])
     ]
-    for first in range(0, MAX_LOGGED_VALUES, 100):
-        client.log_batch(
-            run.info.run_id, metrics=metrics[first : first + 100], params=params[first : first + 100]
-        )
+    for first in range(0, len(metrics), METRICS_A_BATCH):
+        client.log_batch(run.info.run_id, metrics=metrics[first : first + METRICS_A_BATCH])
+    for first in range(0, len(params), PARAMS_A_BATCH):
+        client.log_batch(run.info.run_id, params=params[first : first + PARAMS_A_BATCH])
     for path in attachments:
         client.log_artifact(run.info.run_id, str(path))
     return str(run.info.run_id)
@@ -136,33 +134,44 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def promote(
     uri: str, which: int | str, to_alias: str, gate_result: GateResult, reason: str, *,
-    journal: Path | None = None, skip_ladder: bool = False,
+    journal: Path | None = None, skip_ladder: bool = False, override: str = "",
+    expected: int | EllipsisType | None = ...,
 ) -> dict[str, Any]:  # fmt: skip
     """Move ``to_alias`` to a version (number or alias) and return the journal's entry.
 
     Refused with RegistryError when the gate did not pass for that very alias, when the version has not stood
-    on the rung below (``skip_ladder`` for a first set-up), or without a reason. What ``prod`` leaves
-    becomes ``previous``. Moving an alias to where it is changes nothing and returns the entry of that move.
+    on the rung below (``skip_ladder`` for a first set-up), or without a reason. ``override``, a person's
+    reason, moves it against the gate and is kept in the journal and as a tag of the version. ``expected``:
+    where the alias stood when the gate was asked; if it has moved since, another promotion won and this one
+    is refused. What ``prod`` leaves becomes ``previous``. Moving an alias to where it is changes nothing and
+    returns the entry of that move.
     """
     if to_alias not in ALIASES:
         raise RegistryError(f"alias {to_alias!r} is unknown; the ladder is {', '.join(ALIASES)}")
     if not reason.strip():
         raise RegistryError("a promotion needs a reason: it is what a later reader has")
-    if gate_result.alias != to_alias or not gate_result.passed:
+    if gate_result.alias != to_alias or not (gate_result.passed or override.strip()):
         why = " ".join(gate_result.refusals) or f"it judged for {gate_result.alias!r}"
         raise RegistryError(f"the gate does not let this version become {to_alias!r}: {why}")
-    with _registry(uri) as client, _Journal(journal or journal_path(uri)) as book:
+    with _registry(uri) as client, Journal(journal or journal_path(uri)) as book:
         version = _version(client, which)
+        held = _aliases(client).get(to_alias)
+        if expected is not ... and held not in (expected, version.number):
+            raise RegistryError(
+                f"alias {to_alias} went from version {expected} to {held} while version {version.number} was "
+                "being judged: another promotion won; look at it and judge again"
+            )
         if not skip_ladder:
             _check_ladder(book.entries, version, to_alias)
-        return _move(client, book, version, to_alias, "promote", reason.strip(), gate_result.to_dict())
+        gate = gate_result.to_dict()
+        return _move(client, book, version, to_alias, "promote", reason.strip(), gate, override.strip())
 
 
 def rollback(uri: str, reason: str, *, journal: Path | None = None) -> dict[str, Any]:
     """Swap what ``prod`` and ``previous`` point at; returns the journal's entry."""
     if not reason.strip():
         raise RegistryError("a rollback needs a reason: it is what a later reader has")
-    with _registry(uri) as client, _Journal(journal or journal_path(uri)) as book:
+    with _registry(uri) as client, Journal(journal or journal_path(uri)) as book:
         return _move(client, book, _version(client, PREVIOUS), "prod", "rollback", reason.strip(), None)
 
 
@@ -185,16 +194,38 @@ def version(uri: str, which: int | str) -> Version:
         return _version(client, which)
 
 
+def fetch(uri: str, which: int | str, into: Path) -> Path:
+    """A folder with a version's files: where the registry keeps them on this machine, else a copy in
+    ``into``. Nothing is verified here: that is ``Bundle.load``."""
+    try:
+        return local_path(uri, which)
+    except NotHere:
+        with _registry(uri) as client:
+            found = _version(client, which)
+            from mlflow.artifacts import download_artifacts
+
+            return Path(download_artifacts(found.location, dst_path=str(into), tracking_uri=uri))
+
+
+class NotHere(RegistryError):
+    """The registry keeps the files on another machine."""
+
+
 def local_path(uri: str, which: int | str) -> Path:
     """The folder of a version's files where the registry keeps them on this machine."""
     location = version(uri, which).location
     parts = urlsplit(location)
+    database = _sqlite_path(uri)
     if parts.scheme == "file":
         path = Path(unquote(parts.path))
-    elif parts.scheme == "mlflow-artifacts" and (database := _sqlite_path(uri)) is not None:
+        _, found, tail = parts.path.partition("/artifacts/models/")
+        if not path.is_dir() and database is not None and found:
+            # The registry was moved or restored elsewhere: the same files beside the database.
+            path = database.parent / "artifacts" / "models" / unquote(tail)
+    elif parts.scheme == "mlflow-artifacts" and database is not None:
         path = database.parent / "artifacts" / unquote(parts.path).lstrip("/")
     else:
-        raise RegistryError(f"the files of version {which} are at {location}, which is not on this machine")
+        raise NotHere(f"the files of version {which} are at {location}, which is not on this machine")
     if not path.is_dir():
         raise RegistryError(f"the files of version {which} are gone from {path}; publish the bundle again")
     return path
@@ -202,12 +233,13 @@ def local_path(uri: str, which: int | str) -> Path:
 
 def _move(
     client: Any,
-    book: _Journal,
+    book: Journal,
     version: Version,
     alias: str,
     kind: str,
     reason: str,
     gate: dict[str, Any] | None,
+    override: str = "",
 ) -> dict[str, Any]:
     held = _aliases(client)
     before = held.get(alias)
@@ -219,6 +251,7 @@ def _move(
     fields = {
         "kind": kind, "model": MODEL, "alias": alias, "version": version.number,
         "manifest_sha256": version.manifest_sha256, "replaces": before, "reason": reason, "gate": gate,
+        "override": override,
     }  # fmt: skip
     entry = book.append(fields)
     try:
@@ -228,6 +261,10 @@ def _move(
         client.set_model_version_tag(
             MODEL, str(version.number), f"alias.{alias}", f"{entry['at']} {reason}"[:MAX_TAG_CHARS]
         )
+        if override:
+            client.set_model_version_tag(
+                MODEL, str(version.number), f"override.{alias}", f"{entry['at']} {override}"[:MAX_TAG_CHARS]
+            )
     except Exception as e:
         book.append({**fields, "kind": "failed", "reason": str(e)[:MAX_TAG_CHARS]})
         raise
@@ -247,70 +284,28 @@ def _check_ladder(entries: Sequence[Mapping[str, Any]], version: Version, alias:
         raise RegistryError(f"version {version.number} was never {below!r}, and {alias!r} comes after it")
 
 
-# --- the journal ------------------------------------------------------------------------------------------
-
-
 def journal_path(uri: str) -> Path:
     """Beside the database for SQLite, else in ``runtime/mlflow``."""
     database = _sqlite_path(uri)
     return (database.parent if database else Path("runtime/mlflow")) / JOURNAL
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All entries, oldest first; RegistryError names the first line that breaks the chain."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    entries: list[dict[str, Any]] = []
-    link = FIRST_LINK
-    for number, line in enumerate(lines, 1):
+@contextmanager
+def probe(uri: str, name: str) -> Iterator[tuple[str, int]]:
+    """A registered model ``name`` of nothing, (alias, version number), removed on the way out: for a check
+    that the registry writes and reads."""
+    with _registry(uri) as client:
+        run = client.create_run(_experiment(client, uri), run_name=name)
         try:
-            entry = json.loads(line)
-            body = {k: v for k, v in entry.items() if k != "sha256"}
-            sound = entry["sha256"] == sha256_hex(canonical_json(body)) and entry["previous"] == link
-        except (ValueError, KeyError, AttributeError, TypeError):
-            sound = False
-        if not sound:
-            raise RegistryError(
-                f"line {number} of {path} does not continue the chain: the journal was altered or cut"
-            )
-        entries.append(entry)
-        link = entry["sha256"]
-    return entries
-
-
-class _Journal:
-    """The journal under an exclusive lock, so that two promotions cannot fork the chain."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.entries: list[dict[str, Any]] = []
-
-    def __enter__(self) -> _Journal:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            self.entries = read_journal(self.path)
-        except RegistryError:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def append(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        link = self.entries[-1]["sha256"] if self.entries else FIRST_LINK
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        body = {**fields, "at": at, "number": len(self.entries) + 1, "previous": link}
-        entry = {**body, "sha256": sha256_hex(canonical_json(body))}
-        self._file.write(canonical_json(entry))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.entries.append(entry)
-        return entry
+            client.create_registered_model(name, description="a check by scalper doctor")
+            source = f"{run.info.artifact_uri}/nothing"
+            number = client.create_model_version(name, source=source, run_id=run.info.run_id).version
+            client.set_registered_model_alias(name, "probe", str(number))
+            yield "probe", int(number)
+        finally:
+            if client.search_registered_models(f"name = '{name}'"):
+                client.delete_registered_model(name)
+            client.delete_run(run.info.run_id)
 
 
 # --- MLflow -----------------------------------------------------------------------------------------------

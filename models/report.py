@@ -1,21 +1,20 @@
-"""The backtest as one HTML page that opens anywhere: no scripts, no outside files, pictures inline.
+"""The backtest as one HTML page: what the model's trading on the held-out block left, net of everything.
 
-The order is what a person should know first: is there an edge, net of everything, and how sure is that. A
-page about simulated data says so on every screen of it.
+What the model is and how good its forecasts are stands on its card (``models.card``), not here. The order is
+what a person should know first: is there an edge, and how sure is that.
 """
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from models import page
+from models.page_plots import Axes, Line, chart
 
 EDGE, INCONCLUSIVE, NO_EDGE = "edge", "inconclusive", "no edge"
 
@@ -25,9 +24,8 @@ class ReportData:
     """Everything on the page. Money in roubles, times in nanoseconds UTC.
 
     ``summary``: ``evaluate.trade_summary``. ``equity``: (time, net profit so far) after each trade.
-    ``reliability``: class name to the points of ``evaluate.reliability``. ``members``, ``quantisation``,
-    ``instruments``, ``fill_models``, ``assumptions``, ``rivals``: rows of tables, all with the same keys.
-    ``sensitivity``: rows ``{"fee, bp a side", ...}``.
+    ``instruments``, ``fill_models``, ``assumptions``, ``sensitivity``, ``rivals``: rows of tables, all with
+    the same keys.
     """
 
     watermark: str
@@ -41,9 +39,6 @@ class ReportData:
     fee_bps: float
     horizon_s: float
     latency_ms: float
-    reliability: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    members: list[dict[str, Any]] = field(default_factory=list)
-    quantisation: list[dict[str, Any]] = field(default_factory=list)
     instruments: list[dict[str, Any]] = field(default_factory=list)
     fill_models: list[dict[str, Any]] = field(default_factory=list)
     assumptions: list[dict[str, Any]] = field(default_factory=list)
@@ -63,35 +58,38 @@ def verdict(summary: dict[str, Any]) -> str:
 
 def render(data: ReportData) -> str:
     """The page as text."""
-    s = data.summary
-    said = verdict(s)
-    parts = [
-        _head(data),
-        f'<p class="verdict {said.replace(" ", "-")}">{said}</p>',
-        f"<p>{html.escape(_sentence(data, said))}</p>",
-        _facts(data),
-        _figure("Profit net of fees, roubles", _equity_png(data)) if data.equity else "",
-        _table("By instrument", data.instruments),
-        _table("Three ways in which resting orders may fill", data.fill_models),
-        _table("What other assumptions would leave", data.assumptions),
-        _table("What other commissions would leave (the same trades)", data.sensitivity),
-        _table("Trivial rivals", data.rivals),
-        _table("Members on block calibrate", data.members),
-        _figure("Calibration: forecast and what happened", _reliability_png(data))
-        if data.reliability
-        else "",
-        _table("Exported against trained models", data.quantisation),
-        "<h2>Read with care</h2><ul>" + "".join(f"<li>{html.escape(n)}</li>" for n in data.notes) + "</ul>",
-        "</main></body></html>",
-    ]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(part for part in _parts(data) if part) + "\n"
 
 
 def write(data: ReportData, path: Path) -> None:
     """The page to ``path`` by way of a temporary name."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(render(data), encoding="utf-8")
-    draft.replace(path)
+    page.write(_parts(data), path)
+
+
+def _parts(data: ReportData) -> Iterator[str]:
+    yield from page.head(data.title, data.watermark)
+    start, end = (page.utc(ns) for ns in data.period)
+    yield page.text(
+        f"Block score, {start} to {end} UTC, which no learner, weight or threshold has seen. Net of "
+        f"{data.fee_bps:g} bp a side and the spread; {data.latency_ms:g} ms from decision to exchange; "
+        f"horizon {data.horizon_s:g} s.",
+        "soft",
+    )
+    yield page.verdict(verdict(data.summary))
+    yield page.text(sentence(data.summary))
+    yield page.facts(_facts(data))
+    if data.equity:
+        yield page.section("Profit net of fees", _equity(data))
+    for title, rows in (
+        ("By instrument", data.instruments),
+        ("Three ways in which resting orders may fill", data.fill_models),
+        ("What other assumptions would leave", data.assumptions),
+        ("What other commissions would leave (the same trades)", data.sensitivity),
+        ("Trivial rivals", data.rivals),
+    ):
+        yield page.section(title, page.table(rows))
+    yield page.section("Read with care", page.bullets(data.notes))
+    yield page.tail()
 
 
 def fee_sensitivity(
@@ -113,17 +111,17 @@ def fee_sensitivity(
     return rows
 
 
-def _sentence(data: ReportData, said: str) -> str:
-    s = data.summary
-    if not s.get("trades"):
+def sentence(summary: dict[str, Any]) -> str:
+    """The verdict in one sentence; ``summary`` as ``evaluate.trade_summary``."""
+    if not summary.get("trades"):
         return (
             "No trade: on the blocks before this one no threshold had a lower bound above zero after "
             "spread and commission. Not to trade is then the right decision, and what the runner would do."
         )
-    low, high = s["net_bps_ci"]
+    low, high = summary["net_bps_ci"]
     text = (
-        f"{s['trades']} round trips, {s['net_bps_per_trade']:+.2f} bp each after spread and commission, "
-        f"95 % interval [{low:+.2f}, {high:+.2f}]."
+        f"{summary['trades']} round trips, {summary['net_bps_per_trade']:+.2f} bp each after spread and "
+        f"commission, 95 % interval [{low:+.2f}, {high:+.2f}]."
     )
     return (
         text
@@ -131,161 +129,46 @@ def _sentence(data: ReportData, said: str) -> str:
             EDGE: " The whole interval is above zero.",
             INCONCLUSIVE: " The interval holds zero: more data is needed before this may be called an edge.",
             NO_EDGE: " The interval lies at or below zero.",
-        }[said]
+        }[verdict(summary)]
     )
 
 
-def _head(data: ReportData) -> str:
-    simulated = data.watermark == "SIMULATED"
-    banner = (
-        '<div class="mark">SIMULATED: this market was made by a program. A profit on it proves that the '
-        "machinery works, and nothing about any real market.</div>"
-        if simulated
-        else '<div class="mark real">REAL recording, historical; not a forecast.</div>'
-    )
-    tiles = (
-        '<div class="tiles" aria-hidden="true">' + "<span>SIMULATED</span>" * 60 + "</div>"
-        if simulated
-        else ""
-    )
-    start, end = (np.datetime64(ns, "ns").astype("datetime64[s]") for ns in data.period)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(data.title)}</title><style>{_STYLE}</style></head><body>{tiles}{banner}<main>"
-        f"<h1>{html.escape(data.title)}</h1><p>Block <em>score</em>, {start} to {end} UTC, "
-        f"which no learner, weight or threshold has seen. Net of {data.fee_bps:g} bp a side and the spread; "
-        f"{data.latency_ms:g} ms from decision to exchange; horizon {data.horizon_s:g} s.</p>"
-    )
+def trade_facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the trades have to beat, beside what they did; nothing where there was no trade."""
+    if not summary.get("trades"):
+        return []
+    low, high = summary["precision_ci"]
+    need = summary["break_even_precision"]
+    factor = summary["profit_factor"]
+    return [
+        ("Right direction", f"{summary['precision']:.1%}, 95 % interval [{low:.1%}, {high:.1%}]"),
+        (
+            "... needed to break even",
+            "-" if need is None else f"{need:.1%}" if need <= 1 else "impossible (over 100 %)",
+        ),
+        ("Cost of a round trip", f"{summary['cost_bps_per_trade']:.2f} bp"),
+        ("Profit factor", "-" if factor is None else f"{factor:.2f}"),
+        ("Largest drawdown", f"{summary['max_drawdown_bps']:.1f} bp"),
+    ]
 
 
-def _facts(data: ReportData) -> str:
-    s = data.summary
+def _facts(data: ReportData) -> list[tuple[str, str]]:
     share = (
         f"{data.fees_rub / data.gross_rub:.0%} of gross" if data.gross_rub > 0 else "gross is not positive"
     )
-    rows: list[tuple[str, str]] = [
+    return [
         ("Net result", f"{data.net_rub:+,.2f} RUB"),
         ("Gross result (before commission)", f"{data.gross_rub:+,.2f} RUB"),
         ("Commission paid", f"{data.fees_rub:,.2f} RUB ({share})"),
+        *trade_facts(data.summary),
     ]
-    if s.get("trades"):
-        low, high = s["precision_ci"]
-        need = s["break_even_precision"]
-        rows += [
-            ("Right direction", f"{s['precision']:.1%}, 95 % interval [{low:.1%}, {high:.1%}]"),
-            (
-                "... needed to break even",
-                "-" if need is None else f"{need:.1%}" if need <= 1 else "impossible (over 100 %)",
-            ),
-            ("Cost of a round trip", f"{s['cost_bps_per_trade']:.2f} bp"),
-            ("Profit factor", "-" if s["profit_factor"] is None else f"{s['profit_factor']:.2f}"),
-            ("Largest drawdown", f"{s['max_drawdown_bps']:.1f} bp"),
-        ]
-    return (
-        "<table class='facts'>"
-        + "".join(f"<tr><th>{k}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
-        + "</table>"
-    )
 
 
-def _table(title: str, rows: Sequence[dict[str, Any]]) -> str:
-    if not rows:
-        return ""
-    keys = list(rows[0])
-    head = "".join(f"<th>{html.escape(key)}</th>" for key in keys)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_cell(row.get(key))}</td>" for key in keys) + "</tr>" for row in rows
-    )
-    return f"<h2>{html.escape(title)}</h2><div class='wide'><table><tr>{head}</tr>{body}</table></div>"
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return html.escape(f"{value:,}" if isinstance(value, int) else str(value))
-
-
-def _figure(title: str, png: bytes) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
-
-
-def _png(draw: Any, watermark: str, size: tuple[float, float]) -> bytes:
-    # The object interface with the Agg canvas: no display, no global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    draw(axes)
-    axes.grid(alpha=0.3)
-    if watermark == "SIMULATED":
-        axes.text(
-            0.5,
-            0.5,
-            "SIMULATED",
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            rotation=20,
-            fontsize=36,
-            alpha=0.12,
-        )
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
-
-
-def _equity_png(data: ReportData) -> bytes:
-    def draw(axes: Any) -> None:
-        start = data.period[0]
-        minutes = [0.0, *((ns - start) / 6e10 for ns, _ in data.equity)]
-        axes.step(minutes, [0.0, *(value for _, value in data.equity)], where="post", lw=1.5)
-        axes.axhline(0.0, color="black", lw=0.8)
-        axes.set_xlabel("minutes of market time")
-        axes.set_ylabel("RUB, net")
-
-    return _png(draw, data.watermark, (8.5, 3.2))
-
-
-def _reliability_png(data: ReportData) -> bytes:
-    def draw(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color="black", lw=0.8)
-        for name, points in data.reliability.items():
-            axes.plot(
-                [p["forecast"] for p in points],
-                [p["observed"] for p in points],
-                marker="o",
-                ms=3,
-                lw=1,
-                label=name,
-            )
-        axes.set_xlabel("forecast probability")
-        axes.set_ylabel("share that happened")
-        axes.legend()
-
-    return _png(draw, data.watermark, (5.0, 4.2))
-
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:0;color:#1b1f24;background:#fff}
-main{max-width:60rem;margin:0 auto;padding:1rem;position:relative}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem}
-th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #d8dee4}
-th:first-child,td:first-child{text-align:left}
-.facts th{text-align:left;font-weight:normal;color:#57606a}img{max-width:100%}
-.verdict{font-size:1.6rem;font-weight:bold;margin:.5rem 0}
-.edge{color:#116329}.inconclusive{color:#7d4e00}.no-edge{color:#a40e26}
-.mark{position:sticky;top:0;z-index:2;background:#a40e26;color:#fff;padding:.4rem 1rem;font-weight:bold}
-.mark.real{background:#57606a;font-weight:normal}
-.tiles{position:fixed;inset:0;display:flex;flex-wrap:wrap;gap:4rem;overflow:hidden}
-.tiles{pointer-events:none;opacity:.06;z-index:1}
-.tiles span{font-size:2rem;font-weight:bold;transform:rotate(-20deg)}
-"""
+def _equity(data: ReportData) -> str:
+    start = data.period[0]
+    # The curve has points of the warm-up before the block, in which nothing is traded.
+    points = [(0.0, 0.0), *(((ns - start) / 6e10, value) for ns, value in data.equity if ns > start)]
+    return chart(
+        "After each round trip.", [Line("", points, step=True)],
+        Axes("minutes of market time", "RUB, net", zero=True), watermark=data.watermark, broad=True,
+    )  # fmt: skip

@@ -54,6 +54,13 @@ class Scaler:
                 scale[k] = spread
         return cls(center, scale, clip)
 
+    def symmetric(self, sign: F32, partner: NDArray[np.int64]) -> Self:
+        """The same scaler for a row and its mirror image ``sign * row[partner]``: a column that changes its
+        sign has its centre at zero, two that change places share the means of theirs."""
+        center = np.where(sign < 0, np.float32(0), (self.center + self.center[partner]) / 2)
+        scale = (self.scale + self.scale[partner]) / 2
+        return type(self)(center.astype(np.float32), scale.astype(np.float32), self.clip)
+
     def apply(self, X: F32) -> F32:
         """Scaled and clipped float32 of the shape of ``X``, [F] or [n, F]; NaN (masked) becomes 0."""
         with np.errstate(invalid="ignore"):  # an infinite value in a muted column

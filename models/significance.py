@@ -99,17 +99,18 @@ class Deflated:
 
 
 def deflated_sharpe(
-    returns: ArrayLike, trial_sharpes: ArrayLike, *, trials: float | None = None
+    returns: ArrayLike, trial_sharpes: ArrayLike, *, trials: float | None = None, least_scatter: float = 0.0
 ) -> Deflated:  # fmt: skip
     """``returns`` float [T] of the chosen strategy against the luckiest of all that were tried.
 
     ``trial_sharpes``: the Sharpe ratio of every trial ever made, the chosen one included, on the same periods
-    and per period. ``trials`` replaces their number where they are correlated (``independent_trials``).
+    and per period. ``trials`` replaces their number where they are correlated (``independent_trials``);
+    ``least_scatter`` is the least standard deviation that is believed of them.
     """
     r, tried = np.asarray(returns, np.float64), np.asarray(trial_sharpes, np.float64)
     if len(tried) == 0:
         raise EvidenceError("the deflated Sharpe ratio needs every trial's Sharpe ratio; none were logged")
-    sd = float(tried.std(ddof=1)) if len(tried) > 1 else 0.0
+    sd = max(least_scatter, float(tried.std(ddof=1)) if len(tried) > 1 else 0.0)
     count = float(len(tried) if trials is None else trials)
     if len(r) < 3 or r.std() == 0:
         return Deflated(0.0, len(r), 0.0, 3.0, count, sd, best_of_unskilled(count, sd), 0.0, 0.0)

@@ -115,6 +115,38 @@ def over_sessions(
     return Blocks(blocks, purge_ns, embargo_ns)
 
 
+def by_sessions(
+    sessions: Sequence[tuple[int, int]], fractions: Mapping[str, float], purge_ns: int, embargo_ns: int
+) -> Blocks:
+    """Blocks of whole sessions (``(start_ns, end_ns)`` in order, none overlapping): a day teaches, or judges,
+    but never both.
+
+    Each block gets a session, the rest go where most is missing of its fraction. ConfigError when there are
+    fewer sessions than blocks.
+    """
+    names = [name for name in BLOCK_NAMES if fractions.get(name, 0) > 0]
+    if len(sessions) < len(names):
+        raise ConfigError(
+            f"{len(sessions)} sessions for the blocks {', '.join(names)}: each needs one; record more days, "
+            "or cut by time (over_sessions)"
+        )
+    counts = dict.fromkeys(names, 1)
+    for _ in range(len(sessions) - len(names)):
+        short = max(names, key=lambda name: fractions[name] * len(sessions) - counts[name])
+        counts[short] += 1
+    firsts = np.cumsum([0, *counts.values()]).tolist()
+    starts = [sessions[k][0] for k in firsts[:-1]]
+    ends = [*starts[1:], sessions[-1][1]]
+    for name, k, last in zip(names, firsts[:-1], firsts[1:], strict=True):
+        shortest = min(b - a for a, b in sessions[k:last])
+        if shortest <= purge_ns + embargo_ns:
+            raise ConfigError(
+                f"block {name!r} has a session of {shortest / 1e9:.0f} s, and "
+                f"{(purge_ns + embargo_ns) / 1e9:.0f} s of it are purged or embargoed: record longer sessions"
+            )
+    return Blocks(tuple(zip(names, starts, ends, strict=True)), purge_ns, embargo_ns)
+
+
 def _union(sessions: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The sessions as disjoint intervals in order."""
     union: list[tuple[int, int]] = []

@@ -57,6 +57,7 @@ def test_the_mlflow_folder_holds_no_code() -> None:
     folder = ROOT / "mlflow"
     assert sorted(p.name for p in folder.iterdir() if p.is_file()) == [
         "README.md",
+        "compose.yaml",
         "registry.yaml",
         "server.env",
     ]

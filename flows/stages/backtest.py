@@ -14,8 +14,10 @@ from flows.stages.common import (
     BACKTEST,
     FEATURES,
     LABELS,
+    METRICS,
     RECORDING,
     Say,
+    read_json,
     run,
     whole,
     write_json,
@@ -51,6 +53,7 @@ def main(say: Say) -> None:
             "watermark": info.watermark, "horizon_ns": params.horizon_ns, "latency_ns": params.latency_ns,
             "fee_ppm": fee_ppm, "instruments": [i.to_dict() for i in info.instruments],
             "valid_until_ns": dataset.blocks.span("live")[1],
+            "leaders": params.features.leaders(set(fee_ppm)),
         }
     )  # fmt: skip
     from_ns, to_ns = dataset.blocks.span("score")
@@ -66,11 +69,12 @@ def main(say: Say) -> None:
     )
 
     edge = scoring.edge(result, dataset, params.seed)
-    calibration, reliability = scoring.calibration(dataset)
+    calibration = scoring.calibration(dataset)
     metrics: dict[str, Any] = {
         "watermark": info.watermark,
         "edge": edge,
         "calibration": calibration,
+        "cpcv": read_json(METRICS / "cross_validate.json")["cpcv"],
         "orders": result.orders,
         "order_list_hash": result.order_list_hash,
         "fees_nano": result.fees_nano,
@@ -82,7 +86,7 @@ def main(say: Say) -> None:
     }
     with whole(BACKTEST) as folder:
         write_json(folder / "backtest.json", {**result.to_dict(), "edge": edge, "calibration": calibration})
-        report.write(page(params, info, dataset, result, metrics, reliability), folder / "report.html")
+        report.write(page(params, info, dataset, result, metrics), folder / "report.html")
     write_metrics("backtest", metrics)
     mark = " [SIMULATED]" if info.watermark == "SIMULATED" else ""
     say(

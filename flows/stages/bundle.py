@@ -49,6 +49,7 @@ MEASURED = (
     "ensemble",
     "quantise",
     "calibrate",
+    "cross_validate",
     "backtest",
 )
 """The stages whose metrics go into the manifest."""
@@ -95,6 +96,7 @@ def manifest_fields(params: Params, recording: Recording) -> dict[str, Any]:
         "watermark": info.watermark,
         "feature_schema_hash": schema.schema_hash(),
         "features": list(schema.NAMES),
+        "leaders": params.features.leaders({i.ticker for i in info.instruments}),
         "horizon_ns": params.horizon_ns,
         "latency_ns": params.latency_ns,
         "tariff": params.tariff_name(info.tariff),
@@ -109,11 +111,12 @@ def manifest_fields(params: Params, recording: Recording) -> dict[str, Any]:
         "trained_to_ns": times["score"][1],
         "live_from_ns": times["live"][0],
         "valid_until_ns": times["live"][0] + params.bundle.valid_days * DAY_NS,
-        # The gate reads `edge` and `calibration`; the rest is for people.
+        # The gate reads `edge`, `calibration` and `statistics`; the rest is for people.
         "metrics": {
             **measured,
             "edge": measured["backtest"]["edge"],
             "calibration": measured["backtest"]["calibration"],
+            "statistics": measured["calibrate"]["statistics"],
         },
         "quantisation": read_json(EXPORTED / "parity.json"),
     }

@@ -52,6 +52,8 @@ def main(say: Say) -> None:
             "temperature": settings["temperature"],
             "threshold_bps": {t: i["threshold_bps"] for t, i in settings["instruments"].items()},
             "verdicts": {t: row["verdict"] for t, row in report["instruments"].items()},
+            "statistics": report["statistics"],
+            "abstention": report["abstention"],
         },
     )
 

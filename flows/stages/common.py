@@ -28,6 +28,7 @@ LOGP = CALIBRATION / "logp.npz"
 BACKTEST = Path("artifacts/backtest")
 DRIFT = Path("artifacts/drift")
 BUNDLE = Path("artifacts/bundle")
+CARD = Path("artifacts/card")
 METRICS = Path("artifacts/metrics")
 LEARNERS = ("gbdt", "svm", "lstm", "transformer")
 

@@ -14,7 +14,8 @@ def main(say: Say) -> None:
     with whole(ENSEMBLE) as folder:
         report = build(
             dataset, MODELS, folder, members=LEARNERS, threads=params.threads, progress=say,
-            int8_weight_threshold=params.quantisation["int8_weight_threshold"], **params.ensemble,
+            int8_weight_threshold=params.quantisation["int8_weight_threshold"],
+            full_integer=params.quantisation.get("full_integer", False), **params.ensemble,
         )  # fmt: skip
     write_metrics(
         "ensemble", {"weights": report["weights"], "blend": report["blend"], "evidence": report["evidence"]}

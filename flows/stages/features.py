@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from features import schema
 from features.batch import compute
+from flows import params as params_file
 from flows.stages.common import FEATURES, RECORDING, Say, run, whole, write_metrics
 from market.recording import Recording
 from models.dataset import write_schema
@@ -11,11 +12,17 @@ from models.dataset import write_schema
 
 def main(say: Say) -> None:
     recording = Recording.open(RECORDING)
+    days_of = recording.info.days
+    leaders = params_file.load().features.leaders(set(days_of))
     usable: dict[str, float] = {}
     with whole(FEATURES) as folder:
-        for ticker, days in sorted(recording.info.days.items()):
+        for ticker, days in sorted(days_of.items()):
             for day in days:
-                table = compute(recording.read(ticker, day))
+                leader = leaders.get(ticker)
+                led = leader is not None and day in days_of[leader]
+                table = compute(
+                    recording.read(ticker, day), recording.read(leader, day) if leader and led else None
+                )
                 table.save(folder / ticker / f"{day}.npz")
                 share = float(table.usable.mean())
                 usable[f"{ticker} {day}"] = round(share, 6)

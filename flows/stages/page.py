@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.params import Params
 from flows.stages import scoring
-from flows.stages.common import CALIBRATION, ENSEMBLE, EXPORTED, LEARNERS, METRICS, read_json
+from flows.stages.common import CALIBRATION, read_json
 from live.backtest_result import BacktestResult
 from market.recording import RecordingInfo
 from models.dataset import Dataset
@@ -19,8 +19,7 @@ NANO = 1e9
 
 
 def page(
-    params: Params, info: RecordingInfo, dataset: Dataset, result: BacktestResult, metrics: dict[str, Any],
-    reliability: dict[str, list[dict[str, float]]],
+    params: Params, info: RecordingInfo, dataset: Dataset, result: BacktestResult, metrics: dict[str, Any]
 ) -> ReportData:  # fmt: skip
     """The page of one backtest."""
     fee_bps = {i.ticker: params.fee_ppm(i, info.tariff) / 100.0 for i in info.instruments}
@@ -38,9 +37,6 @@ def page(
         fee_bps=max(fee_bps.values()),
         horizon_s=params.labels.horizon_s,
         latency_ms=float(params.costs.latency_ms),
-        reliability=reliability,
-        members=_members(),
-        quantisation=_quantisation(),
         instruments=_instruments(info, result, fee_bps),
         fill_models=[{"resting orders": name, **_figures(r)} for name, r in result.by_fill_model.items()],
         assumptions=_assumptions(result, {t: round(100 * bps) for t, bps in fee_bps.items()}),
@@ -48,30 +44,6 @@ def page(
         rivals=scoring.rivals(result, dataset, fee_bps, params.seed),
         notes=_notes(info, result, metrics),
     )
-
-
-def _members() -> list[dict[str, Any]]:
-    weights = read_json(ENSEMBLE / "ensemble_weights.json")["weights"]
-    rows = []
-    for name in LEARNERS:
-        score = read_json(METRICS / f"train_{name}.json")
-        rows.append(
-            {"member": name, "weight": weights[name], **{k.replace("_", " "): v for k, v in score.items()}}
-        )
-    return rows
-
-
-def _quantisation() -> list[dict[str, Any]]:
-    report = read_json(EXPORTED / "parity.json")
-    return [
-        {
-            "member": name, "planned": entry["planned"], "shipped": entry["mode"],
-            "agreement": entry["agreement"],
-            "largest gap of p": entry["max_abs_dp"], "accuracy lost, points": entry["accuracy_lost_points"],
-            "KiB": entry["kib"], "passed": entry["passed"],
-        }
-        for name, entry in report["members"].items()
-    ]  # fmt: skip
 
 
 def _instruments(
@@ -150,7 +122,23 @@ def _notes(info: RecordingInfo, result: BacktestResult, metrics: dict[str, Any])
         f"Net result by how resting orders are assumed to fill: {resting}.",
         f"On the same block the calibrated ensemble has a log-loss of {fit['log_loss']:.4f} (base rates "
         f"{fit['climatology_log_loss']:.4f}) and a class-wise calibration error of {fit['ece']:.4f}.",
+        *_luck(metrics),
         "Signals that were not traded: "
         + (", ".join(f"{name} {count:,}" for name, count in metrics["refusals"].items()) or "none") + ".",
         f"Order list {result.order_list_hash[:16]}: the same inputs give the same orders.",
     ]  # fmt: skip
+
+
+def _luck(metrics: dict[str, Any]) -> list[str]:
+    """What the search and the paths over other days say."""
+    found = read_json(CALIBRATION / "calibration.json")["statistics"]
+    dsr, cpcv = found["dsr"], metrics["cpcv"]
+    luck = dsr.get("missing") or f"{dsr['probability']:.3f} after {found['choices']} tries"
+    paths = cpcv.get("missing") or (
+        f"median {cpcv['median']:.3f} a bin of time, worst {cpcv['worst']:.3f}, below zero on "
+        f"{cpcv['below_zero']:.0%} of {cpcv['paths']}"
+    )
+    return [
+        f"Deflated Sharpe ratio on block threshold: {luck}. The search: {found['why']}.",
+        f"Sharpe ratio over the paths of CPCV: {paths}.",
+    ]

@@ -15,7 +15,6 @@ from models.labels import VOID
 from models.report import verdict
 
 F64 = NDArray[np.float64]
-CLASS_NAMES = ("down", "flat", "up")
 RIVAL_DRAWS = 200
 
 
@@ -41,8 +40,8 @@ def edge(result: BacktestResult, dataset: Dataset, seed: int) -> dict[str, Any]:
     return {"block": "score", "verdict": verdict(summary), "net_nano": result.net_nano, **summary}
 
 
-def calibration(dataset: Dataset) -> tuple[dict[str, float], dict[str, list[dict[str, float]]]]:
-    """Scores of the calibrated ensemble on block ``score``, and its reliability curves by class."""
+def calibration(dataset: Dataset) -> dict[str, float]:
+    """Scores of the calibrated ensemble on block ``score``, which the gate asks about."""
     stored = load_logp()
     logp, y = [], []
     for ticker, series in dataset.series.items():
@@ -53,10 +52,7 @@ def calibration(dataset: Dataset) -> tuple[dict[str, float], dict[str, list[dict
     prior = evaluate.shares(
         np.concatenate([s.y[dataset.rows(t, "fit") & (s.y != VOID)] for t, s in dataset.series.items()])
     )
-    joined, outcome = np.concatenate(logp), np.concatenate(y)
-    p = np.exp(joined)
-    curves = {name: evaluate.reliability(p, outcome, code) for code, name in enumerate(CLASS_NAMES)}
-    return evaluate.rounded(evaluate.classification(joined, outcome, prior)), curves
+    return evaluate.rounded(evaluate.classification(np.concatenate(logp), np.concatenate(y), prior))
 
 
 def rivals(

@@ -28,7 +28,7 @@ class TinkoffAPI:
         instruments: Mapping[str, Instrument],
         clock: MarketClock,
         emit: Callable[[Event], None],
-        report: Callable[[OrderReport], None],
+        report: Callable[[OrderReport], None] | None,
         *,
         depth: int,
         backup: Access | None = None,
@@ -36,7 +36,7 @@ class TinkoffAPI:
         silence_s: float = SILENCE_S,
     ) -> Link:
         """The streams of ``instruments`` (by uid), kept up by ``await link.run()``. One per API: the broker
-        counts streams.
+        counts streams. Without ``report`` there is no order stream.
         """
         if self._link is not None:
             raise AssertionError("an account has one link")

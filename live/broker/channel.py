@@ -39,6 +39,8 @@ class Access:
     private_ca: bool = False
     app_name: str = "scalper.live-runner"
     confirm_margin_trade: bool = False
+    server_name: str = ""
+    """Whose certificate is expected, where ``target`` is only a way there (``live.broker.route``)."""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -112,6 +114,10 @@ def root_certificates(access: Access) -> bytes | None:
 def open_channel(access: Access, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
     """A channel with a connection of its own: a fail-over must be a real one."""
     credentials = grpc.ssl_channel_credentials(root_certificates(access))
+    named = [
+        ("grpc.ssl_target_name_override", access.server_name),
+        ("grpc.default_authority", access.server_name),
+    ]
     return grpc.aio.secure_channel(
         access.target,
         credentials,
@@ -126,6 +132,7 @@ def open_channel(access: Access, interceptors: Sequence[grpc.aio.ClientIntercept
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
+            *(named if access.server_name else ()),
         ],
         interceptors=list(interceptors),
     )

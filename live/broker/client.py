@@ -17,7 +17,7 @@ import grpc.aio
 from live.broker.channel import Access
 from live.broker.errors import CANCEL_FAILED, RATE_LIMITED, CallFailed, Failure, Verdict
 from live.broker.levels import Levels, levels
-from live.broker.limits import RateLimits
+from live.broker.limits import Allowance, RateLimits
 from live.broker.transport import guarded, open_transport
 from live.core.commands import PlaceOrder
 from live.core.events import FillInfo, OpenOrder, OrderStatus
@@ -159,6 +159,22 @@ class BrokerClient:
             )
         return self.account_id
 
+    async def learn_limits(self) -> str:
+        """Asks for the account's own limits; empty, or why the documented ones stay in force."""
+        try:
+            reply = await self._read("UsersService/GetUserTariff", pb.GetUserTariffRequest())
+        except CallFailed as error:
+            return str(error)
+        self.limits.learn(
+            Allowance(
+                tuple(name.rpartition(".")[2] for name in row.methods),
+                row.limit_per_minute,
+                row.limit_per_second,
+            )
+            for row in reply.unary_limits
+        )
+        return ""
+
     async def instrument(self, name: str) -> Instrument:
         """The instrument called ``TICKER`` or ``TICKER_CLASSCODE``. BrokerError if unknown or ambiguous."""
         ticker, _, class_code = name.partition("_")
@@ -254,8 +270,18 @@ class BrokerClient:
     async def order_book(self, instrument: Instrument, depth: int) -> Levels:
         """The book as the broker has it now; raises CallFailed, ConversionError."""
         request = pb.GetOrderBookRequest(instrument_id=instrument.uid, depth=depth)
-        reply = await self._call("MarketDataService/GetOrderBook", request, wait_s=MAX_OTHER_WAIT_S)
+        reply = await self.call("MarketDataService/GetOrderBook", request, wait_s=MAX_OTHER_WAIT_S)
         return levels(reply, instrument)
+
+    async def last_price_nano(self, instrument_id: str) -> int | None:
+        """The last price of anything that has one (an index too), in billionths of a point; None: unknown.
+
+        Raises CallFailed.
+        """
+        request = pb.GetLastPricesRequest(instrument_id=[instrument_id])
+        reply = await self.call("MarketDataService/GetLastPrices", request, wait_s=MAX_OTHER_WAIT_S)
+        prices = [convert.to_nano(found.price) for found in reply.last_prices if found.HasField("price")]
+        return prices[0] if prices else None
 
     # ---- orders ----
 
@@ -280,7 +306,7 @@ class BrokerClient:
             request.price.CopyFrom(convert.ticks_to_quotation(order.price_ticks, instrument.tick_nano))
             request.time_in_force = _TIF[order.tif]
         try:
-            reply = await self._call(key, request, wait_s=MAX_ORDER_WAIT_S)
+            reply = await self.call(key, request, wait_s=MAX_ORDER_WAIT_S)
         except CallFailed as error:
             return await self._after_failed_place(order.client_order_id, error.failure)
         return OrderReport(
@@ -307,7 +333,7 @@ class BrokerClient:
         for order_id, kind in _both_ids(client_order_id, exchange_order_id):
             request = pb.CancelOrderRequest(account_id=self.account_id, order_id=order_id, order_id_type=kind)
             try:
-                await self._call("OrdersService/CancelOrder", request, wait_s=MAX_OTHER_WAIT_S)
+                await self.call("OrdersService/CancelOrder", request, wait_s=MAX_OTHER_WAIT_S)
             except CallFailed as error:
                 if error.failure.verdict is Verdict.NOT_FOUND:
                     continue
@@ -329,7 +355,7 @@ class BrokerClient:
                 price_type=pb.PRICE_TYPE_POINT,
             )
             try:
-                reply = await self._call("OrdersService/GetOrderState", request, wait_s=MAX_OTHER_WAIT_S)
+                reply = await self.call("OrdersService/GetOrderState", request, wait_s=MAX_OTHER_WAIT_S)
             except CallFailed as error:
                 if error.failure.verdict is not Verdict.NOT_FOUND:
                     return OrderReport(
@@ -346,7 +372,7 @@ class BrokerClient:
         wanted.advanced_filters.execution_status.extend(_STATUS)
         for request in (wanted, pb.GetOrdersRequest(account_id=self.account_id)):
             try:
-                reply = await self._call("OrdersService/GetOrders", request, wait_s=MAX_OTHER_WAIT_S)
+                reply = await self.call("OrdersService/GetOrders", request, wait_s=MAX_OTHER_WAIT_S)
             except CallFailed as error:
                 if error.failure.verdict is Verdict.REFUSED and request is wanted:
                     continue
@@ -402,7 +428,7 @@ class BrokerClient:
         """A call that changes nothing: tried again on time-outs and lost connections."""
         for attempt in range(1, READ_ATTEMPTS + 1):
             try:
-                return await self._call(key, request, wait_s=MAX_OTHER_WAIT_S)
+                return await self.call(key, request, wait_s=MAX_OTHER_WAIT_S)
             except CallFailed as error:
                 failure = error.failure
                 again = failure.verdict is Verdict.UNKNOWN or failure.code == RATE_LIMITED
@@ -411,5 +437,6 @@ class BrokerClient:
                 await asyncio.sleep(max(failure.retry_after_s, READ_PAUSE_S * attempt))
         raise AssertionError("unreachable")
 
-    async def _call(self, key: str, request: Any, *, wait_s: float) -> Any:
+    async def call(self, key: str, request: Any, *, wait_s: float) -> Any:
+        """One call of "Service/Method" in its turn. Raises CallFailed."""
         return await guarded(self._transport, self.limits, key, request, wait_s=wait_s)

@@ -1,16 +1,17 @@
 """Our own rate budget, kept under the broker's, so that it never has to refuse (and ban) us.
 
-Before the first answer the documented limits are believed; every answer says in its headers what the limit
-is, how much of it is left and when it is whole again, and that word wins. Budgets are kept per group of
-methods that the broker counts together. Cancels may use all of a budget, everything else leaves a reserve:
-getting out must never wait behind getting in.
+Before anything is known the documented limits are believed. The account's own ones, which follow its
+trading of the last month, come at the start from GetUserTariff (``learn``). From then on every answer says in
+its headers what the limit is, how much of it is left and when it is whole again, and that word wins. Budgets
+are kept per group of methods that the broker counts together. Cancels may use all of a budget, everything
+else leaves a reserve: getting out must never wait behind getting in.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 CALLS_PER_SECOND = 40
@@ -28,16 +29,20 @@ MAX_RESET_S = 120.0
 CANCELS = "cancel_order"
 PER_MINUTE: dict[str, int] = {
     "instruments": 200, "users": 100, "operations": 200, "market_data": 600, "orders": 100, "get_orders": 200,
-    "post_order": 300, CANCELS: 100,
+    "post_order": 300, CANCELS: 100, "stop_orders": 50,
 }  # fmt: skip
 GROUPS: dict[str, str] = {
     "OrdersService/PostOrder": "post_order", "OrdersService/CancelOrder": CANCELS,
     "OrdersService/GetOrders": "get_orders", "OrdersService/GetOrderState": "orders",
     "UsersService/GetAccounts": "users", "UsersService/GetInfo": "users",
+    "UsersService/GetUserTariff": "users",
     "InstrumentsService/ShareBy": "instruments", "InstrumentsService/FutureBy": "instruments",
     "InstrumentsService/GetInstrumentBy": "instruments", "InstrumentsService/FindInstrument": "instruments",
-    "InstrumentsService/GetFuturesMargin": "instruments", "OperationsService/GetPositions": "operations",
+    "InstrumentsService/GetFuturesMargin": "instruments",
+    "InstrumentsService/TradingSchedules": "instruments", "OperationsService/GetPositions": "operations",
     "MarketDataService/GetOrderBook": "market_data", "MarketDataService/GetTradingStatus": "market_data",
+    "StopOrdersService/PostStopOrder": "stop_orders", "StopOrdersService/GetStopOrders": "stop_orders",
+    "StopOrdersService/CancelStopOrder": "stop_orders", "MarketDataService/GetLastPrices": "market_data",
 }  # fmt: skip
 _WINDOW = re.compile(r"\s*(\d+)\s*(?:,\s*(\d+)\s*;\s*w=(\d+).*)?")
 """``300, 300;w=60``: 300 requests per 60 seconds. Of several windows the first."""
@@ -79,6 +84,16 @@ class TokenBucket:
         self._at = now
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """One row of the account's tariff: the limit that ``methods`` ("Service/Method") share."""
+
+    methods: tuple[str, ...]
+    per_minute: int
+    per_second: int = 0
+    """0: the broker names none."""
+
+
 @dataclass(slots=True)
 class Budget:
     """One group: our even pace, and what the broker said is left of its window."""
@@ -113,6 +128,30 @@ class RateLimits:
         }
         common = CALLS_PER_SECOND * self._scale
         self._common = TokenBucket(common, common, reserve=common * CANCEL_SHARE, now=now)
+
+    def learn(self, tariff: Iterable[Allowance]) -> None:
+        """The account's own limits. Groups of ours that share one row share one budget from now on; a group
+        that several rows name gets the narrowest of them; methods that we never call do not matter.
+        """
+        now = self._clock_s()
+        narrowest: dict[str, Allowance] = {}
+        shared: dict[str, str] = {}
+        for row in tariff:
+            ours = sorted({GROUPS[method] for method in row.methods if method in GROUPS})
+            if row.per_minute <= 0:
+                continue
+            for group in ours:
+                if group not in narrowest or _rate(row) < _rate(narrowest[group]):
+                    narrowest[group], shared[group] = row, ours[0]
+        for group, row in narrowest.items():
+            if narrowest[shared[group]] is row:
+                self._budgets[group] = self._budgets[shared[group]]
+            budget, rate = self._budgets[group], SAFETY * _rate(row) * self._scale
+            burst = _burst(rate, 60.0)
+            if row.per_second > 0:
+                burst = min(burst, max(1.0, SAFETY * row.per_second * self._scale))
+            budget.bucket.resize(burst, rate, now=now)
+            budget.limit, budget.window_s = row.per_minute, 60.0
 
     def wait_s(self, method: str) -> float:
         """Seconds until ``method`` may be called."""
@@ -186,6 +225,11 @@ class RateLimits:
 def _paced(limit: int, window_s: float, scale: float, now: float) -> TokenBucket:
     rate = SAFETY * limit * scale / window_s
     return TokenBucket(_burst(rate, window_s), rate, now=now)
+
+
+def _rate(row: Allowance) -> float:
+    """Requests per second that a row of the tariff allows in the long run."""
+    return min(row.per_minute / 60.0, row.per_second or row.per_minute)
 
 
 def _burst(rate: float, window_s: float) -> float:

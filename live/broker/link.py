@@ -1,6 +1,6 @@
 """Keeps the runner connected: both streams, back-off with full jitter, the watchdog, the backup channel.
 
-The link is up when both streams are subscribed. A stream that ends is opened again and subscribed to
+The link is up when its streams are subscribed. A stream that ends is opened again and subscribed to
 everything; at once after a planned restart of the server (GOAWAY), after two minutes when the broker counts
 too many streams (80001), else after a random part of a pause that doubles. ``failure_threshold`` failures in
 a row on the primary switch everything (calls too) to the backup, whose connection is kept warm;
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,9 @@ class Backoff:
 
 
 class Link:
-    """``run`` never returns by itself. ``emit`` gets core events, ``report`` the states of our orders."""
+    """``run`` never returns by itself. ``emit`` gets core events, ``report`` the states of our orders; None:
+    who only watches the market needs no account, and there is no order stream.
+    """
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class Link:
         instruments: Mapping[str, Instrument],
         clock: MarketClock,
         emit: Callable[[Event], None],
-        report: Callable[[OrderReport], None],
+        report: Callable[[OrderReport], None] | None,
         *,
         depth: int,
         backup: Access | None = None,
@@ -80,18 +83,22 @@ class Link:
         self._client, self._clock, self._emit = client, clock, emit
         self._primary, self._backup = client.access, backup
         self._policy = policy or Policy()
-        self._up = {"market": False, "orders": False}
+        self._up = {"market": False} if report is None else {"market": False, "orders": False}
         self._announced = False
         self._failures = 0
         self._switching = asyncio.Lock()
         self._standby: grpc.aio.Channel | None = None
         self.channel = "primary"
+        self.switched_mono_ns = 0
+        """When the link last began to switch channels."""
         self.reconnects = 0
         self.last_error = ""
         self.market = MarketDataStream(
             client, instruments, clock, emit, depth=depth, on_up=lambda: self._set("market")
         )
-        self.orders = OrderStream(client, report, on_up=lambda: self._set("orders"))
+        self.orders = None
+        if report is not None:
+            self.orders = OrderStream(client, report, on_up=lambda: self._set("orders"))
         self.watch = SilenceWatch(self.market, client, depth=depth, silence_s=self._wall_s(silence_s))
 
     @property
@@ -100,8 +107,11 @@ class Link:
 
     def report(self) -> dict[str, Any]:
         """Everything that is counted, JSON-able, for the status file."""
+        streams = {"market": self.market.report()}
+        if self.orders is not None:
+            streams["orders"] = self.orders.report()
         return {
-            "streams": {"market": self.market.report(), "orders": self.orders.report()},
+            "streams": streams,
             "silence": self.watch.report(),
             "limits": self._client.limits.report(),
         }
@@ -112,7 +122,8 @@ class Link:
             self._standby.get_state(try_to_connect=True)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep("market", self.market.run_once), name="market-stream")
-            group.create_task(self._keep("orders", self.orders.run_once), name="order-stream")
+            if self.orders is not None:
+                group.create_task(self._keep("orders", self.orders.run_once), name="order-stream")
             group.create_task(self.watch.run(), name="silence-watch")
             if self._backup is not None:
                 group.create_task(self._probe_primary(), name="primary-probe")
@@ -171,7 +182,7 @@ class Link:
         async with self._switching:
             if self.channel == name:
                 return
-            self.channel, self._failures = name, 0
+            self.channel, self._failures, self.switched_mono_ns = name, 0, time.monotonic_ns()
             if self._announced:
                 self._announced = False
                 self._emit(Connection(self._clock.now_ns(), False, name, f"switching to {name}"))

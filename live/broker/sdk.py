@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import keyword
 import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -35,11 +36,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CALLS: dict[str, str] = {
     "UsersService/GetAccounts": "users.get_accounts",
     "UsersService/GetInfo": "users.get_info",
+    "UsersService/GetUserTariff": "users.get_user_tariff",
     "InstrumentsService/ShareBy": "instruments.share_by",
     "InstrumentsService/FutureBy": "instruments.future_by",
     "InstrumentsService/GetInstrumentBy": "instruments.get_instrument_by",
     "InstrumentsService/FindInstrument": "instruments.find_instrument",
     "InstrumentsService/GetFuturesMargin": "instruments.get_futures_margin",
+    "InstrumentsService/TradingSchedules": "instruments.trading_schedules",
     "MarketDataService/GetOrderBook": "market_data.get_order_book",
     "MarketDataService/GetTradingStatus": "market_data.get_trading_status",
     "OrdersService/PostOrder": "orders.post_order",
@@ -47,6 +50,10 @@ CALLS: dict[str, str] = {
     "OrdersService/GetOrderState": "orders.get_order_state",
     "OrdersService/GetOrders": "orders.get_orders",
     "OperationsService/GetPositions": "operations.get_positions",
+    "MarketDataService/GetLastPrices": "market_data.get_last_prices",
+    "StopOrdersService/PostStopOrder": "stop_orders.post_stop_order",
+    "StopOrdersService/GetStopOrders": "stop_orders.get_stop_orders",
+    "StopOrdersService/CancelStopOrder": "stop_orders.cancel_stop_order",
 }
 """Where the SDK keeps each method that the client uses; all of them take keyword arguments."""
 
@@ -127,12 +134,19 @@ class SdkTransport:
                 price = self._schemas.Quotation(units=0, nano=0)
                 price.units, price.nano = value.units, value.nano
                 arguments[field.name] = price
+            elif isinstance(value, Timestamp):
+                arguments[_argument(field.name)] = value.ToDatetime(UTC)
             elif field.enum_type is not None:
                 kind = getattr(self._schemas, field.enum_type.name)
                 arguments[field.name] = [kind(v) for v in value] if field.is_repeated else kind(value)
             else:
                 arguments[field.name] = list(value) if field.is_repeated else value
         return arguments
+
+
+def _argument(name: str) -> str:
+    """The SDK's name of a field: a keyword of Python gets an underscore."""
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def fill(message: Any, value: Any) -> Any:

@@ -167,7 +167,8 @@ class MarketDataStream(_Life):
         self._missing = {"books", "trades", "info"} | (set() if self._clock.anchored else {"ping"})
         try:
             for request in self._requests(list(self._instruments)):
-                await asyncio.wait_for(call.write(request), SUBSCRIBE_TIMEOUT_S)
+                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):  # wait_for may lose a cancellation
+                    await call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, grpc.aio.UsageError) as error:
             call.cancel()
             if isinstance(error, grpc.aio.AioRpcError):

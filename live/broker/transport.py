@@ -18,13 +18,16 @@ from live.broker.limits import RateLimits
 from market.contract.methods import stub
 
 DEADLINES_S: dict[str, float] = {
-    "UsersService/GetAccounts": 2.0, "UsersService/GetInfo": 2.0,
+    "UsersService/GetAccounts": 2.0, "UsersService/GetInfo": 2.0, "UsersService/GetUserTariff": 2.0,
     "InstrumentsService/ShareBy": 2.0, "InstrumentsService/FutureBy": 2.0,
     "InstrumentsService/GetInstrumentBy": 2.0,
     "InstrumentsService/FindInstrument": 2.0, "InstrumentsService/GetFuturesMargin": 2.0,
+    "InstrumentsService/TradingSchedules": 2.0,
     "OrdersService/PostOrder": 1.5, "OrdersService/CancelOrder": 1.5, "OrdersService/GetOrderState": 0.6,
     "OrdersService/GetOrders": 1.0, "OperationsService/GetPositions": 2.0,
     "MarketDataService/GetOrderBook": 1.0, "MarketDataService/GetTradingStatus": 1.0,
+    "StopOrdersService/PostStopOrder": 1.5, "StopOrdersService/GetStopOrders": 1.0,
+    "StopOrdersService/CancelStopOrder": 1.5, "MarketDataService/GetLastPrices": 1.0,
 }  # fmt: skip
 """What the broker recommends, doubled for reads: they cost nothing to wait for."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from live.core import events as ev
 from live.core.bars import MinuteBars
-from live.core.books import MILLIBPS, Market
+from live.core.books import Market
 from live.core.commands import TONE_LIQUIDITY_HZ, Command
 from live.core.config import EngineConfig, ModelParams
 from live.core.desk import Desk
@@ -25,6 +25,7 @@ from live.core.portfolio import Portfolio
 from live.core.positions import Position
 from live.core.reconcile import Reconciler
 from live.core.risk import RiskState
+from live.core.spread import Spread, SpreadWatch, in_bps
 from live.core.trader import Trader
 from market.types import Instrument
 
@@ -56,6 +57,7 @@ class Engine:
         """Events taken so far; with the checkpoint it tells where in the journal to go on."""
         self._out = Outbox()
         self._board = HoldBoard(self._out)
+        self._spreads = SpreadWatch(config.monitoring.spread_alert_millibps)
         self._risk = RiskState()
         self._markets = {t: Market(config.books, config.fallback.window_ns) for t in self.instruments}
         self._portfolio = Portfolio(
@@ -95,6 +97,7 @@ class Engine:
             ev.ModelSwapped: self._gates.on_model_swapped,
             ev.PipelineMode: self._on_pipeline_mode,
             ev.PipelineReset: self._on_pipeline_reset,
+            ev.ActiveInstruments: self._on_active_instruments,
             ev.Drift: self._gates.on_drift,
             ev.StageLatency: self._gates.on_latency,
             ev.VolatilityIndex: self._gates.on_volatility_index,
@@ -159,13 +162,15 @@ class Engine:
             self._trader.manage(ticker)
 
     def _watch_spread(self, book: ev.Book) -> None:
-        limit = self.config.monitoring.spread_alert_millibps
-        bid_ticks, ask_ticks = book.bid_px[0], book.ask_px[0]
-        spread = 2 * (ask_ticks - bid_ticks) * MILLIBPS // (bid_ticks + ask_ticks)
-        if limit and spread > limit and self._out.often(book.ticker, "wide spread"):
-            self._out.audit("RISK", "LIQUIDITY_LOW", ticker=book.ticker, spread_millibps=spread, limit=limit)
-            words = f"LIQUIDITY {book.ticker}: a spread of {spread} thousandths of a bp, the limit is {limit}"
-            self._out.notify("LIQUIDITY", words, TONE_LIQUIDITY_HZ)
+        ticker, limit = book.ticker, self._spreads.limit_millibps
+        spread, news = self._spreads.look(ticker, book.bid_px[0], book.ask_px[0], book.now_ns)
+        if news is None:
+            return
+        word, tone_hz = ("LOW", TONE_LIQUIDITY_HZ) if news is Spread.WIDE else ("RESTORED", None)
+        self._out.audit("RISK", f"LIQUIDITY_{word}", ticker=ticker, spread_millibps=spread, limit=limit)
+        words = f"a spread of {in_bps(spread)} bps, the limit is {in_bps(limit)}"
+        again = "" if tone_hz else "normal again, "
+        self._out.notify("LIQUIDITY", f"LIQUIDITY {ticker}: {again}{words}", tone_hz)
 
     def _on_inference_failed(self, event: ev.InferenceFailed) -> None:
         self._trader.on_inference_failed(event)
@@ -197,6 +202,19 @@ class Engine:
             reason=event.reason,
         )
 
+    def _on_active_instruments(self, event: ev.ActiveInstruments) -> None:
+        """Rotate: out go those not listed, but never one with a position or a working order."""
+        listed = set(event.tickers)
+        if unknown := listed - self._markets.keys():
+            raise UnknownTicker(f"ActiveInstruments names {', '.join(sorted(unknown))}, not traded here")
+        self._out.audit("RESOURCE", "ROTATION", kept=",".join(event.tickers), reason=event.reason)
+        for ticker in self._markets:
+            busy = self._portfolio.lots(ticker) != 0 or bool(self._desk.orders.working(ticker))
+            if ticker in listed or busy:
+                self._board.lift("ROTATED_OUT", event.reason, scope=ticker)
+            else:
+                self._board.hold("ROTATED_OUT", event.reason, scope=ticker, tone_hz=None)
+
     def _on_pipeline_reset(self, event: ev.PipelineReset) -> None:
         self._out.audit("MODEL", "PIPELINE_RESET", ticker=event.ticker, reason=event.reason)
 
@@ -215,6 +233,15 @@ class Engine:
         return self._portfolio.positions
 
     @property
+    def stops(self) -> Mapping[str, int | None]:
+        """The stop of each instrument that we are, or are about to be, in; ticks."""
+        return {ticker: holding.stop_ticks for ticker, holding in self._portfolio.holdings.items()}
+
+    def quarantined(self, ticker: str) -> bool:
+        """Its last book is not believed, or there was none."""
+        return self._markets[ticker].quarantined
+
+    @property
     def orders(self) -> Orders:
         return self._desk.orders
 
@@ -225,6 +252,11 @@ class Engine:
     @property
     def model(self) -> ModelParams:
         return self._gates.model
+
+    @property
+    def rotated_out(self) -> frozenset[str]:
+        """Instruments that need no features and no scores for now."""
+        return frozenset(h.scope for h in self.holds if h.name == "ROTATED_OUT")
 
     @property
     def signals(self) -> int:

@@ -221,6 +221,17 @@ class PipelineMode:
 
 
 @dataclass(frozen=True, slots=True)
+class ActiveInstruments:
+    """The driver keeps ``tickers`` and rotates the others out. One with a position or a working order stays,
+    whatever the list says; the engine answers with holds, and the pipeline follows ``Engine.rotated_out``.
+    """
+
+    now_ns: int
+    tickers: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineReset:
     """The driver cleared feature and model state of ``ticker`` ("*": all of them)."""
 
@@ -281,6 +292,7 @@ Event = (
     | Resume
     | ModelSwapped
     | PipelineMode
+    | ActiveInstruments
     | PipelineReset
     | Drift
     | StageLatency

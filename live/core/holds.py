@@ -127,6 +127,13 @@ KINDS: dict[str, HoldKind] = {
     "MODEL_EXPIRED": HoldKind(
         _NO_ENTRIES, "MODEL", "MODEL_EXPIRED", "MODEL_RENEWED", "a bundle that is still valid is loaded"
     ),
+    "ROTATED_OUT": HoldKind(
+        _NO_ENTRIES,
+        "RESOURCE",
+        "INSTRUMENT_ROTATED_OUT",
+        "INSTRUMENT_ROTATED_IN",
+        "the rotation finds it among the most tradable again",
+    ),
     "REJECT_STREAK": HoldKind(
         _REDUCE,
         "ORDER",

@@ -138,6 +138,8 @@ class Orders:
     def __init__(self) -> None:
         self._by_id: dict[str, Order] = {}
         self._open: dict[str, dict[str, Order]] = {}
+        self._done: dict[str, None] = {}
+        """The finished ones, longest finished first."""
 
     def add(self, order: Order) -> None:
         if order.client_order_id in self._by_id:
@@ -165,16 +167,15 @@ class Orders:
         open_here = self._open.setdefault(order.ticker, {})
         if order.settled:
             open_here.pop(order.client_order_id, None)
+            self._done.setdefault(order.client_order_id)
         else:
             open_here[order.client_order_id] = order
+            self._done.pop(order.client_order_id, None)
 
     def _forget_oldest(self) -> None:
-        excess = len(self._by_id) - MAX_DONE_ORDERS
-        if excess <= 0:
-            return
-        done = [key for key, order in self._by_id.items() if order.settled]
-        for key in done[:excess]:
-            del self._by_id[key]
+        while len(self._by_id) > MAX_DONE_ORDERS and self._done:
+            oldest = next(iter(self._done))
+            del self._done[oldest], self._by_id[oldest]
 
     def to_list(self) -> list[dict[str, Any]]:
         """Working orders and the ``MAX_SAVED_DONE_ORDERS`` most recent finished ones, oldest first."""

@@ -55,9 +55,10 @@ class HoldBoard:
         until_ns: int = 0,
         lifts_when: str | None = None,
         text: str | None = None,
+        tone_hz: int | None = TONE_RISK_HZ,
     ) -> bool:
         """Raise a hold of ``KINDS``; no effect (False) while one as severe is in force. ``text``: words of
-        the notice.
+        the notice; ``tone_hz``: its sound.
         """
         kind = KINDS[name]
         new = Hold(
@@ -84,7 +85,7 @@ class HoldBoard:
             lifts_when=new.lifts_when,
         )
         words = text or f"{reason}; until {new.lifts_when}"
-        self._out.notify(kind.raised_event, f"{kind.raised_event}{where}: {words}", TONE_RISK_HZ)
+        self._out.notify(kind.raised_event, f"{kind.raised_event}{where}: {words}", tone_hz)
         return True
 
     def lift(self, name: str, why: str, *, scope: str = EVERYTHING) -> bool:

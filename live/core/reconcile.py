@@ -21,6 +21,8 @@ class Reconciler:
     ) -> None:
         self.foreign_lots: dict[str, int] = {}
         self.cash_nano = 0
+        self._cash_read_ns = 0
+        """When cash was read last; 0 in a new session: what happened while nobody looked is not compared."""
         self._last: dict[str, int] = {}
         self._again_ns = 0
         self._execution = execution
@@ -30,8 +32,8 @@ class Reconciler:
         self._out = out
 
     def on_reconciled(self, event: Reconciled) -> None:
-        self.cash_nano = event.cash_nano
         asked_ns = event.asked_ns or event.now_ns
+        self._watch_cash(event.cash_nano, asked_ns)
         listed = {order.client_order_id: order for order in event.open_orders}
         self._last = dict(event.positions)
         strangers = self._strangers(event.open_orders)
@@ -44,6 +46,24 @@ class Reconciler:
             "ORDER", "RECONCILED_WITH_BROKER", positions=sum(1 for lots in event.positions.values() if lots),
             open_orders=len(event.open_orders), deferred=len(deferred), cash_nano=event.cash_nano,
         )  # fmt: skip
+
+    def _watch_cash(self, cash_nano: int, asked_ns: int) -> None:
+        """Cash that moved between two readings though we did not trade: somebody else's deal, a payment, a
+        charge. Told, never a reason to stop: quantities decide that.
+        """
+        before, self.cash_nano = self.cash_nano, cash_nano
+        since_ns, self._cash_read_ns = self._cash_read_ns, asked_ns
+        if not since_ns or cash_nano == before:
+            return
+        settle_ns = self._execution.position_settle_ns
+        traded = any(at >= since_ns - settle_ns for at in self._desk.last_fill_ns.values())
+        if traded or self._desk.orders.all_working():
+            return
+        self._out.audit(
+            "ORDER", "CASH_MOVED", before_nano=before, after_nano=cash_nano, by_nano=cash_nano - before
+        )
+        self._out.notify("CASH_MOVED", f"CASH_MOVED: the account's cash changed by {cash_nano - before} "
+                         f"nano-roubles without a deal of ours")  # fmt: skip
 
     def on_time(self) -> None:
         """Ask for another reading once what was moving has had time to settle."""

@@ -249,10 +249,10 @@ class Trader:
         """
         holding = self._portfolio.holdings.get(ticker)
         lots = self._portfolio.lots(ticker)
-        if holding is None:
-            return
         if lots == 0:
             self._tidy_flat(ticker, holding)
+            return
+        if holding is None:
             return
         if not holding.exit_reason:
             holding.exit_reason = self._exit_reason(ticker, holding)
@@ -319,12 +319,13 @@ class Trader:
                 closing = closing or order.role == "STOP"
         return closing
 
-    def _tidy_flat(self, ticker: str, holding: Holding) -> None:
+    def _tidy_flat(self, ticker: str, holding: Holding | None) -> None:
         working = self._desk.orders.working(ticker)
         for order in working:
-            if order.role == "STOP" or holding.exit_reason:
+            # A stop that a crash left behind has no holding either; without a position it must not wait.
+            if order.role == "STOP" or (holding is not None and holding.exit_reason):
                 self._desk.cancel(order, "the position is closed")
-        if not working:
+        if not working and holding is not None:
             del self._portfolio.holdings[ticker]
 
     def _protect(self, ticker: str, holding: Holding, lots: int) -> None:

@@ -11,11 +11,15 @@ clipped columns and of shallow, strongly regularised trees (LightGBM). The linea
 fitted on moves over neighbouring horizons as well: their noise differs, the pressure behind them is the
 same.
 
-Two things are chosen, on forecasts of inner walk-forward folds of the training span that no part of the
-model was fitted on: how many trees (by log-loss, for each question), and how much is added to log p(flat)
-before the largest class is called (by MCC: argmax calls the most frequent class, MCC rewards calling each
-as often as it occurs). Probabilities are not changed by it. The model is then fitted once more on the
-whole training span. Nothing here sees the test span.
+A third voice knows one number only, the imbalance of the touch: five minutes of rows carry a hundred columns
+badly, and one column well.
+
+Three things are chosen, on forecasts of inner walk-forward folds of the training span that no part of the
+model was fitted on: how many trees and how much weight of the third voice (by log-loss, for each question),
+and how much is added to log p(flat) before the largest class is called (by MCC: argmax calls the most
+frequent class, MCC rewards calling each as often as it occurs), with a part that follows how still the
+market has been in the last minute. Probabilities are not changed by it. The model is then fitted once more
+on the whole training span. Nothing here sees the test span.
 """
 
 from __future__ import annotations
@@ -37,9 +41,14 @@ F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Odds = Callable[[Columns], F64]
 """Log-odds of one question, float64 [n]."""
+Choice = tuple[int, float]
+"""Number of trees, and the weight of the voice that knows the touch only."""
 
 FLAT_BIASES = np.arange(-2.0, 1.51, 0.1)
 TILTS = np.arange(-0.3, 0.31, 0.1)
+FOLLOWS = (0.0, 0.25, 0.5, 1.0)
+"""How far the bias may follow the recent stillness."""
+TOUCH, TOUCH_PENALTY = "imbalance_l1", 1e-4
 COMPANIONS_S = {1: (1,), 5: (3, 5, 8), 10: (5, 10, 20)}
 """Horizons whose moves teach the linear direction model, by the horizon that is asked for."""
 
@@ -62,19 +71,30 @@ class Options:
     way_rows_in_leaf: float = 0.04
     way_columns: float = 0.3
     l2: float = 50.0
+    touch_weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Weights of the voice that knows the touch only, to choose from."""
     folds: int = 4
     threads: int = 1
 
 
 @dataclass(slots=True)
 class Part:
-    """The linear answer and the trees' answer to one question; ``trees`` takes the number of trees."""
+    """The answers to one question: linear, trees (which take the number of trees), and by the touch alone."""
 
     linear: Odds
     trees: Callable[[Columns, int], F64]
+    touch: Odds
 
-    def odds(self, rows: Columns, rounds: int) -> F64:
-        return (self.linear(rows) + self.trees(rows, rounds)) / 2
+    def odds(self, rows: Columns, choice: Choice) -> F64:
+        rounds, weight = choice
+        full = (self.linear(rows) + self.trees(rows, rounds)) / 2
+        return (1 - weight) * full + weight * self.touch(rows)
+
+    def answers(self, rows: Columns, options: Options) -> dict[Choice, F64]:
+        """Log-odds of every choice."""
+        full = {r: (self.linear(rows) + self.trees(rows, r)) / 2 for r in options.rounds}
+        touch = self.touch(rows)
+        return {(r, w): (1 - w) * full[r] + w * touch for r in options.rounds for w in options.touch_weights}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,45 +109,57 @@ class Lesson:
 
 @dataclass(slots=True)
 class Model:
-    """A fitted forecaster. ``probabilities`` is float64 [n, 3]; ``bias`` is what ``calls`` takes."""
+    """A fitted forecaster. ``probabilities`` is float64 [n, 3]; ``bias`` is what ``calls`` takes, for rows
+    with this recent stillness (log-odds, ``forecast.stillness``)."""
 
     still: Part
     way: Part
-    rounds: tuple[int, int]
-    bias: tuple[float, float] = (0.0, 0.0)
+    choices: tuple[Choice, Choice]
+    flat_bias: float = 0.0
+    follow: float = 0.0
+    usual: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
 
     def probabilities(self, rows: Columns) -> F64:
-        return joined(self.still.odds(rows, self.rounds[0]), self.way.odds(rows, self.rounds[1]))
+        return joined(self.still.odds(rows, self.choices[0]), self.way.odds(rows, self.choices[1]))
+
+    def bias(self, stillness: F64) -> tuple[F64, float]:
+        return self.flat_bias + self.follow * (stillness - self.usual), 0.0
 
 
 def fit(
-    columns: Columns, inner: list[tuple[Lesson, Mask]], whole: Lesson, options: Options, *, seed: int = 1
+    columns: Columns, inner: list[tuple[Lesson, Mask]], whole: Lesson, options: Options, *,
+    stillness: F64 | None = None, seed: int = 1,
 ) -> Model:  # fmt: skip
-    """Choose on the ``inner`` folds (what to learn from, the rows to forecast), then fit on ``whole``."""
+    """Choose on the ``inner`` folds (what to learn from, the rows to forecast), then fit on ``whole``.
+
+    ``stillness`` float64 [n]: log-odds of no move in the recent past of each row; None: the bias is constant.
+    """
     y = whole.y
+    calm = np.zeros(len(y)) if stillness is None else stillness
+    usual = float(np.median(calm[whole.rows])) if whole.rows.any() else 0.0
     forecasts = []
     for lesson, rows in inner:
         still, way = parts(columns, lesson, options, seed)
         asked = columns.rows(rows)
-        by_rounds = {r: (still.odds(asked, r), way.odds(asked, r)) for r in options.rounds}
-        forecasts.append((y[rows], by_rounds))
-    rounds = (
-        min(options.rounds, key=lambda r: sum(_loss(o[r][0], t == FLAT) for t, o in forecasts)),
-        min(
-            options.rounds,
-            key=lambda r: sum(_loss(o[r][1][t != FLAT], t[t != FLAT] == UP) for t, o in forecasts),
-        ),
+        forecasts.append(
+            (y[rows], calm[rows] - usual, still.answers(asked, options), way.answers(asked, options))
+        )
+    every = [(r, w) for r in options.rounds for w in options.touch_weights]
+    choices = (
+        min(every, key=lambda c: sum(_loss(s[c], t == FLAT) for t, _, s, _ in forecasts)),
+        min(every, key=lambda c: sum(_loss(w[c][t != FLAT], t[t != FLAT] == UP) for t, _, _, w in forecasts)),
     )
-    told = [(joined(o[rounds[0]][0], o[rounds[1]][1]), t) for t, o in forecasts]
-    bias = (best_bias(told), 0.0)
-    inner_mcc = [evaluate.mcc(t, calls(p, bias)) for p, t in told]
+    told = [(joined(s[choices[0]], w[choices[1]]), t, c) for t, c, s, w in forecasts]
+    bias, follow = best_bias(told, FOLLOWS if stillness is not None else (0.0,))
+    inner_mcc = [evaluate.mcc(t, calls(p, (bias + follow * c, 0.0))) for p, t, c in told]
     still, way = parts(columns, whole, options, seed)
     facts = {
-        "rows": int(whole.rows.sum()), "trees, still": rounds[0], "trees, way": rounds[1],
-        "flat bias": round(bias[0], 2), "inner MCC": inner_mcc,
+        "rows": int(whole.rows.sum()), "trees, still": choices[0][0], "trees, way": choices[1][0],
+        "touch, still": choices[0][1], "touch, way": choices[1][1], "flat bias": round(bias, 2),
+        "follows stillness": follow, "inner MCC": inner_mcc,
     }  # fmt: skip
-    return Model(still, way, rounds, bias, facts)
+    return Model(still, way, choices, bias, follow, usual, facts)
 
 
 def parts(columns: Columns, lesson: Lesson, options: Options, seed: int) -> tuple[Part, Part]:
@@ -138,9 +170,12 @@ def parts(columns: Columns, lesson: Lesson, options: Options, seed: int) -> tupl
     still = Part(
         _linear_still(columns, y == FLAT, rows, scale, options),
         _trees_still(columns, y == FLAT, rows, options, seed),
+        _touch(columns, y == FLAT, rows, np.abs, options),
     )
     way = Part(
-        _linear_way(columns, lesson.moves, scale, options), _trees_way(columns, y == UP, moved, options, seed)
+        _linear_way(columns, lesson.moves, scale, options),
+        _trees_way(columns, y == UP, moved, options, seed),
+        _touch(columns, y == UP, moved, None, options),
     )
     return still, way
 
@@ -151,16 +186,28 @@ def joined(still: F64, way: F64) -> F64:
     return np.stack([(1 - flat) * (1 - up), flat, (1 - flat) * up], axis=1)
 
 
-def best_bias(told: list[tuple[F64, NDArray[np.uint8]]]) -> float:
-    """The addition to log p(flat) with the best mean MCC over the folds, smoothed over its neighbours.
+def best_bias(
+    told: list[tuple[F64, NDArray[np.uint8], F64]], follows: tuple[float, ...] = (0.0,)
+) -> tuple[float, float]:
+    """What is added to log p(flat), and how far it follows the third column (stillness above its usual
+    value), with the best mean MCC over the folds, smoothed over neighbouring biases.
 
     A single point of the grid wins by luck; the mean of three wins because the neighbourhood is good.
     """
     if not told:
-        return 0.0
-    score = np.array([np.mean([evaluate.mcc(y, calls(p, (b, 0.0))) for p, y in told]) for b in FLAT_BIASES])
-    smooth = np.convolve(np.pad(score, 1, mode="edge"), np.ones(3) / 3, mode="valid")
-    return float(FLAT_BIASES[int(np.argmax(smooth))])
+        return 0.0, 0.0
+    best, chosen = -2.0, (0.0, 0.0)
+    for follow in follows:
+        score = np.array(
+            [
+                np.mean([evaluate.mcc(y, calls(p, (b + follow * c, 0.0))) for p, y, c in told])
+                for b in FLAT_BIASES
+            ]
+        )
+        smooth = np.convolve(np.pad(score, 1, mode="edge"), np.ones(3) / 3, mode="valid")
+        if smooth.max() > best + 1e-12:
+            best, chosen = float(smooth.max()), (float(FLAT_BIASES[int(np.argmax(smooth))]), follow)
+    return chosen
 
 
 def _loss(odds: F64, target: Mask) -> float:
@@ -184,12 +231,12 @@ def choose_bias(p: F64, y: NDArray[np.uint8]) -> tuple[float, float]:
     return chosen
 
 
-def calls(p: F64, bias: tuple[float, float]) -> NDArray[np.uint8]:
+def calls(p: F64, bias: tuple[float | F64, float]) -> NDArray[np.uint8]:
     """Class with the largest biased log-probability, uint8 [n]."""
     return _called(np.log(np.maximum(p, 1e-9)), *bias)
 
 
-def _called(logp: F64, flat: float, tilt: float) -> NDArray[np.uint8]:
+def _called(logp: F64, flat: float | F64, tilt: float) -> NDArray[np.uint8]:
     down, up = logp[:, DOWN] - tilt, logp[:, UP] + tilt
     sides = np.where(up >= down, UP, DOWN)
     return np.where(logp[:, FLAT] + flat >= np.maximum(up, down), FLAT, sides).astype(np.uint8)
@@ -229,6 +276,24 @@ def _linear_way(
     up = np.concatenate([y[rows] == UP for rows, y in targets])
     weights, _ = logistic(Z, up, options.penalty, intercept=False)
     return lambda asked: scale.oddly(asked) @ weights
+
+
+def _touch(
+    columns: Columns, target: Mask, rows: Mask, size: Callable[[F64], F64] | None, options: Options
+) -> Odds:
+    """Logistic regression on the touch imbalance alone (its ``size`` for an even question)."""
+    if TOUCH not in columns.odd_names:
+        return lambda asked: np.zeros(len(asked.odd))
+    k = columns.odd_names.index(TOUCH)
+
+    def table(asked: Columns) -> F32:
+        x = np.nan_to_num(asked.odd[:, k].astype(np.float64))
+        return (size(x) if size else x).astype(np.float32)[:, None]
+
+    weights, intercept = logistic(
+        table(columns.rows(rows)), target[rows], TOUCH_PENALTY, intercept=size is not None
+    )
+    return lambda asked: table(asked) @ weights + intercept
 
 
 def _trees_still(

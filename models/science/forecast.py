@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from market.types import NANO
 from models.science.datasets import Study
 from models.science.factorised import COMPANIONS_S, Lesson, Model, Options, fit
 from models.science.protocol import FLAT, VOID, make_labels, within
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+RECENT_NS = 60 * NANO
+PRIOR_ROWS = 10
+"""Of either kind, before a minute has been seen: even odds."""
 
 
 def forecaster(study: Study, horizon_s: int, options: Options, *, seed: int = 1) -> Model:
@@ -17,7 +27,21 @@ def forecaster(study: Study, horizon_s: int, options: Options, *, seed: int = 1)
         (lesson(study, horizon_s, start, middle), within(recv_ns, y, horizon_ns, middle, end))
         for start, middle, end in spans.walk_forward(recv_ns, folds=options.folds)
     ]
-    return fit(study.columns, inner, lesson(study, horizon_s, *spans.train), options, seed=seed)
+    return fit(
+        study.columns, inner, lesson(study, horizon_s, *spans.train), options,
+        stillness=stillness(recv_ns, y, horizon_ns), seed=seed,
+    )  # fmt: skip
+
+
+def stillness(recv_ns: I64, y: U8, horizon_ns: int) -> F64:
+    """Log-odds of FLAT among the labels that were known a minute back, float64 [n]: only windows that had
+    ended by the row count, for a later one is not known yet."""
+    known, flat = y != VOID, y == FLAT
+    upto = np.searchsorted(recv_ns, recv_ns - horizon_ns, side="right")
+    since = np.searchsorted(recv_ns, recv_ns - horizon_ns - RECENT_NS, side="left")
+    counts = [np.concatenate([[0], np.cumsum(mask)]) for mask in (known & flat, known & ~flat)]
+    still, moved = (c[upto] - c[np.minimum(since, upto)] for c in counts)
+    return np.log((still + PRIOR_ROWS) / (moved + PRIOR_ROWS))
 
 
 def lesson(study: Study, horizon_s: int, from_ns: int, to_ns: int) -> Lesson:

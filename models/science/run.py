@@ -15,7 +15,7 @@ from models import evaluate
 from models.science import baselines, deeplob, metrics
 from models.science.datasets import Study
 from models.science.factorised import Options, calls, choose_bias
-from models.science.forecast import forecaster
+from models.science.forecast import forecaster, stillness
 from models.science.protocol import FEWEST_ROWS, FLAT, HORIZONS_S, make_labels
 
 F64 = NDArray[np.float64]
@@ -117,7 +117,8 @@ def _horizon(study: Study, rows: _Rows, plan: Plan, deep: Forecast | None, say: 
     }
     if deep is not None:
         forecasts[DEEPLOB] = deep
-    forecasts[ENSEMBLE] = (p, calls(p, model.bias))
+    calm = stillness(frames.recv_ns, y, rows.horizon_ns)[test]
+    forecasts[ENSEMBLE] = (p, calls(p, model.bias(calm)))
     table = [_row(study, rows, name, said, climate[0]) for name, said in forecasts.items()]
     table.insert(1, _random(study, rows, forecasts[ENSEMBLE][1], plan.seed))
     called, truth, when = forecasts[ENSEMBLE][1], y[test], frames.recv_ns[test]

@@ -161,7 +161,7 @@ def test_an_auction_gives_no_rows_and_is_followed_by_a_warm_up() -> None:
     fresh.now_ns = feed.now_ns
     _, expected = fresh.send(book(1005), dt_s=0)
     for name in NAMES:  # the auction's own trades are the only thing that is remembered of it
-        if not name.startswith(("trade_flow", "intensity", "last_trade")):
+        if not name.startswith(("trade_", "intensity_buy", "intensity_sell", "last_trade", "vwap", "vpin")):
             np.testing.assert_equal(row[name], expected[name], err_msg=name)
     for k in range(481):
         status, row = feed.send(book(qty=50 + k % 2))
@@ -213,7 +213,7 @@ def test_the_normaliser_of_flows_does_not_know_the_present_book() -> None:
     assert feed.stream.state()["fstate"][MEAN_DEPTH] == calm.stream.state()["fstate"][MEAN_DEPTH]
 
 
-def test_a_repeated_book_lets_time_pass_without_flow() -> None:
+def test_a_duplicate_book_lets_time_pass_without_flow() -> None:
     feed = Feed().warm()
     feed.send(book(1002, qty=90))
     _, before = feed.send(book(1003, qty=90))
@@ -231,8 +231,11 @@ def test_missing_levels_are_masked_not_zero() -> None:
     assert status == 0
     masked = {name for name, x in row.items() if math.isnan(x)}
     deep = {f"ofi_l{m}_{w}s" for m in (4, 5) for w in (1, 5, 20)}
-    shape = {"imbalance_d5", "slope_bid", "slope_ask", "slope_diff", "last_trade_dev"}
-    assert masked == deep | shape
+    deep |= {f"integrated_ofi_{w}s" for w in (1, 5, 20)}
+    shape = {"imbalance_d5", "slope_bid", "slope_ask", "slope_diff", "slope_sum", "gap_3", "gaps_3"}
+    unseen = {"last_trade_dev", "vpin", *(f"vwap_{w}s" for w in (5, 20, 60, 300))}
+    unseen |= {"resilience_bid", "resilience_ask", *(n for n in NAMES if n.startswith("leader_"))}
+    assert masked == deep | shape | unseen
     _, one_level = feed.send(book(depth=1))
     assert math.isnan(one_level["ofi_l2_1s"]) and math.isnan(one_level["cost_diff"])
     assert math.isfinite(one_level["ofi_l1_1s"])
@@ -307,3 +310,50 @@ def test_the_clock_is_moscow_time(still_day: InstrumentDay) -> None:
     FeatureStream().on_book(noon_moscow_ns, b.bid_px[0], b.bid_qty[0], b.ask_px[0], b.ask_qty[0], 1, out)
     row = dict(zip(NAMES, out.tolist(), strict=True))
     assert row["day_sin"] == pytest.approx(0, abs=1e-6) and row["day_cos"] == pytest.approx(-1)
+
+
+def test_a_duplicate_book_is_no_event() -> None:
+    """Neither a step back, nor a visit of the micro-price's state, nor a quote move."""
+    feed, calm = Feed().warm(), Feed().warm()
+    for qty in (60, 80, 70):
+        for f in (feed, calm):
+            f.send(book(1000, spread=3 if qty == 80 else 2, qty=qty), dt_s=0.25)
+    status, _ = feed.send(book(1000, qty=70), dt_s=0.1)
+    assert status == DUPLICATE
+    _, repeated = feed.send(book(1001, qty=70), dt_s=0.15)
+    _, expected = calm.send(book(1001, qty=70), dt_s=0.25)
+    for name in NAMES:
+        if name not in ("since_book", "since_spread_change", "since_mid_change"):
+            assert repeated[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6, nan_ok=True), name
+    assert repeated["since_book"] == pytest.approx(0.15) and expected["since_book"] == pytest.approx(0.25)
+
+
+def test_an_inconsistent_book_voids_the_quote_moves_after_it() -> None:
+    feed = Feed().warm()
+    feed.send(book(1000), flags=0)
+    _, row = feed.send(book(1004))
+    assert row["intensity_bid_up_10s"] == 0 and row["activity_20s"] > 0
+    _, row = feed.send(book(1005))
+    assert row["intensity_bid_up_10s"] == pytest.approx(math.log(2))
+
+
+def test_a_gap_forgets_what_was_learnt_but_not_the_leader() -> None:
+    feed = Feed().warm()
+    for k in range(300):
+        feed.stream.on_leader(feed.now_ns, 2000 + k % 4)
+        feed.stream.on_trade(feed.now_ns, 1001, 5, 1)
+        _, row = feed.send(book(1000 + k // 7 % 2, qty=50 + k % 3))
+    assert math.isfinite(row["vpin"]) and math.isfinite(row["leader_move_5s"])
+    for _ in range(50):
+        feed.now_ns += SECOND_NS // 4
+        feed.stream.on_leader(feed.now_ns, 2002)
+    status, row = feed.send(book(1000), dt_s=0.1)
+    assert status == GAP | WARMUP
+    assert math.isnan(row["vpin"]) and math.isnan(row["resilience_bid"])
+    assert math.isfinite(row["leader_move_5s"])
+
+
+def test_a_short_book_is_refused_not_read_beyond_its_end() -> None:
+    short = [a[:10].copy() for a in book()]
+    with pytest.raises(ValueError, match="20 levels"):
+        Feed().send(short)

@@ -10,6 +10,7 @@ import pytest
 
 from features import catalogue, schema
 from features.batch import FeatureTable, compute
+from features.declaration import FLOW_WINDOWS_S
 from features.leakcheck import check_day, cut_points, first_events, stream_rows
 from features.schema import NAMES
 from flows.cli import main
@@ -102,10 +103,10 @@ def test_the_catalogue_as_json_is_the_declaration(capsys: pytest.CaptureFixture[
     assert said["schema"] == schema.schema_hash()
     assert [f["name"] for f in said["features"]] == list(NAMES)
     assert set(said["features"][0]) == {
-        "name", "source", "window_s", "unit", "mask", "seasonal", "aligned",
+        "name", "source", "window_s", "unit", "mask", "mirror", "seasonal", "aligned",
     }  # fmt: skip
     aligned = [f["name"] for f in said["features"] if f["aligned"]]
-    assert aligned == [f"aligned_flow_{w}s" for w in schema.FLOW_WINDOWS_S]
+    assert aligned == [f"aligned_flow_{w}s" for w in FLOW_WINDOWS_S]
 
 
 def test_the_documented_catalogue_is_the_declaration() -> None:
@@ -116,6 +117,7 @@ def test_the_documented_catalogue_is_the_declaration() -> None:
 
 OWN = """
 import numpy as np
+from features.declaration import FLOW_WINDOWS_S
 from features.batch import compute
 from features.schema import NAMES
 
@@ -141,5 +143,7 @@ def test_leak_check_on_the_command_line(
     assert "LEAK in return_1s" in said and "first: SIMA 2026-01-15, book " in said
     assert main([*command, "--table", "own_features:nothing"]) == 2
     assert main([*command, "--cuts", "0"]) == 2
+    assert main([*command, "--leader", "SIMA"]) == 0
+    assert main([*command, "--leader", "SIMA", "--table", "own_features:table"]) == 2
     said = capsys.readouterr().err
     assert "write MODULE:FUNCTION" in said and "--cuts 0: give a number above 0" in said

@@ -80,6 +80,28 @@ def test_terminating_the_caller_ends_the_group(tmp_path: Path) -> None:
     caller.stdout.close()
 
 
+def test_two_runs_of_a_line_do_not_meet_and_the_holder_is_named(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom flows import line\n"
+        "with line.exclusive(Path(sys.argv[1]), 'flow retrain'):\n"
+        "    print('held', flush=True)\n    time.sleep(600)\n"
+    )
+    root = Path(line.__file__).resolve().parents[1]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=env
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(line.LineBusy, match=rf"in use by flow retrain \(pid {holder.pid}"),
+            line.exclusive(tmp_path, "scalper repro"),
+        ):
+            pass
+        holder.kill()
+    with line.exclusive(tmp_path, "scalper repro"):
+        pass  # a holder that died holds nothing
+
+
 def test_repro_outside_a_line_says_where_to_go(tmp_path: Path) -> None:
     with pytest.raises(ScalperError, match=r"has no dvc\.yaml"):
         line.repro(tmp_path)

@@ -20,8 +20,7 @@ def _data(net_bps: list[float], watermark: str = "SIMULATED") -> report.ReportDa
         watermark=watermark, title="Backtest: <SIMP>", period=(1768464000_000000000, 1768465350_000000000),
         summary=evaluate.trade_summary(net, net + 2.0), gross_rub=120.0, fees_rub=30.0, net_rub=90.0,
         equity=[(1768464600_000000000, 40.0), (1768465200_000000000, 90.0)], fee_bps=0.5, horizon_s=10.0,
-        latency_ms=100.0, reliability={"up": [{"forecast": 0.1, "observed": 0.12, "rows": 50}]},
-        members=[{"member": "gbdt", "weight": 0.5, "log loss": float("nan")}],
+        latency_ms=100.0, instruments=[{"instrument": "<SIMP>", "net bp per trade": float("nan")}],
         sensitivity=report.fee_sensitivity(net + 2.0, net, 0.5, (0.0, 5.0)), notes=["One day & no more."],
     )  # fmt: skip
 
@@ -46,7 +45,7 @@ def test_a_page_needs_nothing_else_and_shows_its_watermark(tmp_path: Path) -> No
     page = (tmp_path / "report.html").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     assert not re.search(r"(src|href)=[\"'](?!data:)", page) and "<script" not in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("<svg") == 1 and "Profit net of fees" in page
     assert "&lt;SIMP&gt;" in page and "One day &amp; no more." in page
     assert page.count("SIMULATED") > 50
     assert "25% of gross" in page
@@ -55,6 +54,12 @@ def test_a_page_needs_nothing_else_and_shows_its_watermark(tmp_path: Path) -> No
 def test_a_real_recording_is_not_called_simulated() -> None:
     page = report.render(_data([1.0, 2.0], watermark="REAL"))
     assert "SIMULATED" not in page and "not a forecast" in page
+
+
+def test_the_warm_up_before_the_block_is_not_drawn() -> None:
+    data = _data([1.0, 2.0])
+    before = (data.period[0] - 420 * 10**9, 0.0)
+    assert report.render(replace(data, equity=[before, *data.equity])) == report.render(data)
 
 
 def test_other_commissions_shift_the_same_trades() -> None:

@@ -14,7 +14,8 @@ from flows.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = (
     "demo", "repro", "publish", "gate", "promote", "keygen", "simulate", "ingest", "data", "features",
-    "leak-check", "paper", "workspace", "platform",
+    "leak-check", "paper", "workspace", "up", "down", "status", "doctor", "backup", "restore", "rollback",
+    "promotions",
 )  # fmt: skip
 
 

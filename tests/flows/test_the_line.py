@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows import demo, line, publishing, workspace
-from flows.cli import REFUSED, main
+from flows import demo, line, promotion, publishing, workspace
+from flows.cli import main
+from flows.registry_cli import REFUSED
 from flows.signing import signed_bundle
 from market.errors import ScalperError
 from market.recording import write_recording
@@ -128,10 +129,10 @@ def test_the_retrain_flow_leaves_readable_artifacts(built: Path) -> None:
     script = (
         "import json, os, sys\n"
         "from prefect.testing.utilities import prefect_test_harness\n"
-        "from flows.retrain import retrain\n"
+        "from flows.jobs.retrain import retrain\n"
         "from prefect.client.orchestration import get_client\n"
         "with prefect_test_harness(server_startup_timeout=240):\n"
-        "    result = retrain(workdir=sys.argv[1])\n"
+        "    result = retrain(workdir=sys.argv[1], promote_to='')\n"
         "    with get_client(sync_client=True) as client:\n"
         "        found = client.read_artifacts()\n"
         "    print('RESULT', json.dumps([result, sorted(a.key for a in found)]))\n"
@@ -152,12 +153,71 @@ def test_the_retrain_flow_leaves_readable_artifacts(built: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result, keys = json.loads(done.stdout.split("RESULT ", 1)[1])
     assert result["manifest_sha256"] == _sha(built) and result["moved"] is False
-    assert keys == ["gate-checks", "retrain-verdict"]
+    assert keys == ["backtest-equity", "gate-checks", "retrain-progress", "retrain-verdict"]
+
+
+def _dvc(folder: Path, *argv: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *argv], cwd=folder, env=line.environment(), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"dvc {' '.join(argv)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_a_clean_clone_pulls_the_same_version_without_training(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = publishing.publish(built)
+    clone = _workspace(tmp_path / "clone")
+    shutil.copyfile(built / "dvc.lock", clone / "dvc.lock")
+    for folder in (built, clone):
+        _dvc(folder, "remote", "add", "--force", "--default", "local", str(tmp_path / "remote"))
+    _dvc(built, "push")
+    _dvc(clone, "pull")
+    said: list[str] = []
+    line.repro(clone, on_line=said.append)
+    assert not [text for text in said if text.startswith("Running stage")]
+    shutil.copytree(built / "keys", clone / "keys", dirs_exist_ok=True)
+    monkeypatch.setenv("SCALPER_REGISTRY", publishing.store(built))
+    again = publishing.publish(clone)
+    assert (again.version, again.manifest_sha256) == (published.version, published.manifest_sha256)
+    assert "train_gbdt.json" in _dvc(clone, "metrics", "show")
+    page = Path(_dvc(clone, "plots", "show", "--out", str(tmp_path / "plots")).strip().split("file://")[-1])
+    shown = page.read_text()
+    for name in ("calibration", "equity", "confusion", "risk_coverage", "latency"):
+        assert f"{name}.svg" in shown
+
+
+def test_an_experiment_changes_one_parameter_and_leaves_the_rest(built: Path, tmp_path: Path) -> None:
+    """`dvc params diff` and `dvc exp run` need git, so the code is copied into a repository of its own."""
+    folder = tmp_path / "repository"
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=workspace.PROJECT,
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in files:
+        if name.startswith((*workspace.LINKED, ".dvc", "dvc.yaml", ".gitignore")):
+            source = workspace.PROJECT / name
+            if source.is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, folder / name)
+    for name in ("params.yaml", "dvc.lock"):
+        shutil.copyfile(built / name, folder / name)
+    (folder / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {built / '.dvc' / 'cache'}\n")
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for argv in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "the line"]):
+        subprocess.run([*git, *argv], cwd=folder, check=True, capture_output=True)
+    _dvc(folder, "checkout")
+    before = (folder / "artifacts" / "models" / "gbdt" / "model.txt").read_bytes()
+    _dvc(folder, "exp", "run", "--set-param", "gbdt.rounds=9", "train_gbdt")
+    assert (folder / "artifacts" / "models" / "gbdt" / "model.txt").read_bytes() != before
+    assert "gbdt.rounds" in _dvc(folder, "params", "diff")
 
 
 def test_the_demos_runner_trades_and_its_session_replays(built: Path) -> None:
     # The gate refused prod above, so this is the demo's other way: shadow. Half a minute of market.
-    publishing.promote(built, "shadow", "test", climb=True)
+    promotion.promote(built, "shadow", "test", climb=True)
     session = demo._trade(built, "shadow", 0.5, 10.0)
     assert session["mode"] == "shadow" and session["watermark"] == "SIMULATED" and session["failure"] is None
     assert session["books"] > 0

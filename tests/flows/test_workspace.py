@@ -93,7 +93,7 @@ def test_one_file_brings_the_files_that_belong_to_it(project: Path, tmp_path: Pa
 def test_what_cannot_be_made_is_one_error_and_leaves_nothing(project: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="no recording at"):
         workspace.create(tmp_path / "w", source=tmp_path / "nowhere", project=project)
-    with pytest.raises(ConfigError, match=r"no key 'labels\.horizon'; known there: horizon_s, theta_bps"):
+    with pytest.raises(ConfigError, match=r"no key 'labels\.horizon'; known there: h, horizon_s, "):
         workspace.create(tmp_path / "w", overrides={"labels.horizon": 3}, project=project)
     with pytest.raises(ConfigError, match="no section 'label'"):
         workspace.create(tmp_path / "w", overrides={"label.horizon_s": 3}, project=project)

@@ -62,7 +62,7 @@ def make_bundle(
     parts = folder.with_name(folder.name + "-parts")
     parts.mkdir(parents=True, exist_ok=True)
     (parts / "gbdt.txt").write_text(booster.model_to_string())
-    Scaler(np.zeros(len(NAMES), np.float32), np.ones(len(NAMES), np.float32)).save(parts / "scaler.npz")
+    Scaler.fit(X).save(parts / "scaler.npz")
     tickers = [i.ticker for i in recording.info.instruments]
     settings = {
         "members": {"gbdt": 1.0}, "temperature": 1.0, "exit_move_bps": 0.0, "stop_multiplier": 1.0,

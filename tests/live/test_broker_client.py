@@ -98,6 +98,18 @@ def test_instruments_are_the_recordings(recording, tmp_path):
     with_exchange(recording, tmp_path, work)
 
 
+def test_the_last_price_of_an_index_is_read_in_points(recording, tmp_path):
+    async def work(server: PaperServer, client: BrokerClient) -> None:
+        async with linked(server, client) as (_, events, _reports):
+            await first_books(events)
+            price = await client.last_price_nano(by_ticker(client, "SIMP").uid)
+            assert price is None or price > 0
+            with pytest.raises(BrokerError):
+                await client.last_price_nano("no-such-index")
+
+    with_exchange(recording, tmp_path, work)
+
+
 def test_a_wrong_token_or_account_is_one_clear_error(recording, tmp_path):
     async def work(server, client):
         access = client.access
@@ -285,6 +297,30 @@ def test_a_mute_stream_is_found_dead(recording, tmp_path):
             assert "mute" in down.error
 
     with_exchange(recording, tmp_path, work, speed=0)
+
+
+def test_the_accounts_own_limits_are_asked_for(recording, tmp_path):
+    async def work(server, client):
+        documented = {name: row["limit"] for name, row in client.limits.report().items()}
+        server._limits.grade("OrdersService/PostOrder", 42)
+        assert await client.learn_limits() == ""
+        learnt = {name: row["limit"] for name, row in client.limits.report().items()}
+        assert learnt == documented | {"post_order": 42}
+
+    with_exchange(recording, tmp_path, work)
+
+
+def test_a_tariff_that_cannot_be_had_leaves_the_documented_limits(recording, tmp_path):
+    async def work(server, client):
+        documented = client.limits.report()
+        fault = Fault("unavailable", method="UsersService/GetUserTariff", count=10)
+        server.faults.add(fault)
+        assert "GetUserTariff" in await client.learn_limits()
+        assert {k: v["limit"] for k, v in client.limits.report().items()} == {
+            k: v["limit"] for k, v in documented.items()
+        }
+
+    with_exchange(recording, tmp_path, work)
 
 
 def test_failures_move_everything_to_the_backup_and_back(recording, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live.broker.limits import CANCELS, GROUPS, PER_MINUTE, SAFETY, RateLimits, TokenBucket
+from live.broker.limits import CANCELS, GROUPS, PER_MINUTE, SAFETY, Allowance, RateLimits, TokenBucket
 from live.broker.transport import DEADLINES_S
 
 POST, CANCEL, STATE = "OrdersService/PostOrder", "OrdersService/CancelOrder", "OrdersService/GetOrderState"
@@ -170,3 +170,53 @@ def test_a_client_that_believes_the_headers_is_never_refused(limit, delays, gaps
 
 def test_the_group_of_cancels_is_their_own():
     assert [method for method, group in GROUPS.items() if group == CANCELS] == [CANCEL]
+
+
+def calls_in(limits: RateLimits, clock: Clock, method: str, seconds: int) -> int:
+    """How many calls of ``method`` the budget grants in so long, asked every 50 ms."""
+    end, granted = clock.now + seconds, 0
+    while clock.now < end:
+        if limits.wait_s(method) == 0:
+            spend(limits, method)
+            granted += 1
+        clock.now += 0.05
+    return granted
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(6, 600), st.integers(0, 20))
+def test_the_accounts_own_limit_is_the_pace(per_minute, per_second):
+    clock = Clock()
+    limits = RateLimits(clock_s=clock)
+    limits.learn([Allowance((POST,), per_minute, per_second)])
+    allowed = min(per_minute, per_second * 60 or per_minute)
+    granted = calls_in(limits, clock, POST, 300)
+    assert SAFETY * allowed * 4.5 <= granted <= allowed * 5 + 10 * allowed / 60 + 1
+    assert limits.report()["post_order"]["limit"] == per_minute
+
+
+def test_methods_of_one_row_share_its_budget_and_others_keep_theirs():
+    clock = Clock()
+    limits = RateLimits(clock_s=clock)
+    before = limits.report()
+    limits.learn([Allowance((STATE, CANCEL, "OrdersService/ReplaceOrder"), 60), Allowance((CANCEL,), 90)])
+    limits.learn([Allowance(("SomeService/Other",), 1), Allowance((POST,), 0)])
+    for _ in range(200):
+        if limits.wait_s(STATE) == 0:
+            spend(limits, STATE)
+    assert limits.wait_s(CANCEL) > 0
+    assert limits.wait_s(POST) == 0
+    after = limits.report()
+    assert after["orders"]["limit"] == after[CANCELS]["limit"] == 60
+    assert {name: after[name] for name in before if name not in ("orders", CANCELS)} == {
+        name: before[name] for name in before if name not in ("orders", CANCELS)
+    }
+
+
+def test_headers_refine_what_the_tariff_said():
+    clock = Clock()
+    limits = RateLimits(clock_s=clock)
+    limits.learn([Allowance((POST,), 600)])
+    spend(limits, POST, headers(300, 0, 30))
+    assert limits.report()["post_order"]["limit"] == 300
+    assert limits.wait_s(POST) == pytest.approx(30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -159,10 +160,48 @@ else:
         )
 
 
-# ---- the exchange of the backtest, in simulated time
+# ---- brokers of commands, whose time is simulated
 
 
-class SimBench(Bench):
+Asked = PlaceOrder | CancelOrder | QueryOrder
+
+
+class CommandBench(Bench):
+    """What is asked for is answered at once, by what ``_send`` returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, Told] = {}
+
+    @abstractmethod
+    def _send(self, command: Asked) -> list[OrderUpdate]: ...
+
+    def _ask(self, command: Asked) -> Told | None:
+        answers = [u for u in self._send(command) if u.client_order_id == command.client_order_id]
+        return _note(Told(), answers[-1]) if answers else None
+
+    async def place(self, order: PlaceOrder) -> Told:
+        answer = self._ask(order)
+        assert answer is not None
+        return answer
+
+    async def cancel(self, key: str) -> Told | None:
+        return self._ask(CancelOrder(key, "suite"))
+
+    async def query(self, key: str) -> Told | None:
+        return self._ask(QueryOrder(key, 1))
+
+    def told(self, key: str) -> Told:
+        return self._told.get(key, Told())
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        assert condition()
+
+
+# ---- the exchange of the backtest
+
+
+class SimBench(CommandBench):
     """``journal``: where everything asked and answered is written down, as a session does."""
 
     def __init__(self, journal: JournalWriter | None = None) -> None:
@@ -170,7 +209,6 @@ class SimBench(Bench):
         self._journal = journal
         self._broker = SimBroker(INSTRUMENTS, FEE_PPM, Latency())
         self._now_ns = T0
-        self._told: dict[str, Told] = {}
         self._market = self._play_market()
         self._next = next(self._market)
         self._play_on(T0 + SECOND_NS // 2)
@@ -216,23 +254,11 @@ class SimBench(Bench):
         if self._journal is not None:
             self._journal.event(event)
 
-    def _ask(self, command: PlaceOrder | CancelOrder | QueryOrder) -> Told | None:
+    def _send(self, command: Asked) -> list[OrderUpdate]:
         if self._journal is not None:
             self._journal.commands([command])
         self._broker.send(command, self._now_ns)
-        answers = [u for u in self._collect() if u.client_order_id == command.client_order_id]
-        return _note(Told(), answers[-1]) if answers else None
-
-    async def place(self, order: PlaceOrder) -> Told:
-        answer = self._ask(order)
-        assert answer is not None
-        return answer
-
-    async def cancel(self, key: str) -> Told | None:
-        return self._ask(CancelOrder(key, "suite"))
-
-    async def query(self, key: str) -> Told | None:
-        return self._ask(QueryOrder(key, 1))
+        return self._collect()
 
     async def state(self) -> tuple[dict[str, int], tuple[OpenOrder, ...]]:
         reconciled = self._broker.reconciled(self._now_ns)
@@ -241,12 +267,6 @@ class SimBench(Bench):
 
     async def advance(self, second: float) -> None:
         self._play_on(T0 + int(second * SECOND_NS))
-
-    def told(self, key: str) -> Told:
-        return self._told.get(key, Told())
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        assert condition()
 
 
 class TestBacktestExchange(BrokerSuite):
@@ -258,14 +278,13 @@ class TestBacktestExchange(BrokerSuite):
 # ---- a recorded session, asked again
 
 
-class ReplayBench(Bench):
+class ReplayBench(CommandBench):
     """Answers what the journal says was answered; ``broker.difference``: it was asked for something else."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.broker = JournalBroker()
         self._records = iter(JournalReader(folder))
-        self._told: dict[str, Told] = {}
         self._now_ns = T0
         self._read()
 
@@ -285,21 +304,9 @@ class ReplayBench(Bench):
             _note(self._told.setdefault(record.client_order_id, Told()), record)
         return updates
 
-    def _ask(self, command: PlaceOrder | CancelOrder | QueryOrder) -> Told | None:
+    def _send(self, command: Asked) -> list[OrderUpdate]:
         self.broker.send(command)
-        answers = [u for u in self._read() if u.client_order_id == command.client_order_id]
-        return _note(Told(), answers[-1]) if answers else None
-
-    async def place(self, order: PlaceOrder) -> Told:
-        answer = self._ask(order)
-        assert answer is not None
-        return answer
-
-    async def cancel(self, key: str) -> Told | None:
-        return self._ask(CancelOrder(key, "suite"))
-
-    async def query(self, key: str) -> Told | None:
-        return self._ask(QueryOrder(key, 1))
+        return self._read()
 
     async def state(self) -> tuple[dict[str, int], tuple[OpenOrder, ...]]:
         record = next(self._records)
@@ -309,12 +316,6 @@ class ReplayBench(Bench):
     async def advance(self, second: float) -> None:
         self._read()
         assert self._now_ns == T0 + int(second * SECOND_NS)
-
-    def told(self, key: str) -> Told:
-        return self._told.get(key, Told())
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        assert condition()
 
 
 class TestReplay(BrokerSuite):

@@ -40,6 +40,14 @@ def test_help_imports_nothing_heavy():
 
 
 COMMANDS = [
+    "audit",
+    "completion",
+    "config-schema",
+    "explain",
+    "report",
+    "restore",
+    "rotate-key",
+    "snapshot",
     "init-config",
     "health-check",
     "backtest",
@@ -116,10 +124,10 @@ def test_config_keygen_encrypt_round(workspace, capsys, monkeypatch):
 
 def test_health_check_names_each_failure_and_the_way_out(workspace, capsys):
     assert cli.main(["health-check"]) == 2
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "FAIL registry" in out
     assert "scalper publish" in out
-    assert re.search(r"3 of \d+ checks failed: registry, bundle, broker", out)
+    assert re.search(r"4 of \d+ checks failed: signing key, registry, bundle, broker", out)
 
 
 def test_status_reads_the_status_file(workspace, capsys):
@@ -144,3 +152,49 @@ def test_status_reads_the_status_file(workspace, capsys):
         assert word in out
     assert cli.main(["status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["halt_flag"] == "lunch"
+
+
+def test_the_completion_knows_every_command_and_its_options(workspace, capsys):
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    asked = """
+        COMP_WORDS=(live-runner {0}); COMP_CWORD={1}; _live_runner; echo "${{COMPREPLY[@]}}"
+    """
+    for words, number, expected in (
+        ("au", 1, ["audit"]),
+        ("audit v", 2, ["verify"]),
+        ("--config x.yaml restore --ver", 4, ["--verify"]),
+        ("completion ''", 2, ["bash", "zsh", "fish"]),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", script + asked.format(words, number)], capture_output=True, text=True, check=True
+        )
+        assert set(expected) <= set(done.stdout.split()), (words, done.stdout)
+    for shell in ("zsh", "fish"):
+        assert cli.main(["completion", shell]) == 0
+        assert "health-check" in capsys.readouterr().out
+
+
+def test_the_schema_for_editors_agrees_with_the_loader(workspace, capsys):
+    jsonschema = pytest.importorskip("jsonschema")
+    import yaml
+
+    from live.config import load
+    from live.config_template import ENVIRONMENTS, render
+    from market.errors import ConfigError
+
+    assert cli.main(["init-config"]) == 0
+    schema = json.loads((workspace / "live.schema.json").read_text())
+    assert (
+        (workspace / "live.yaml").read_text().startswith("# yaml-language-server: $schema=live.schema.json")
+    )
+    check = jsonschema.Draft202012Validator(schema)
+    check.check_schema(schema)
+    for environment in ENVIRONMENTS:
+        assert not list(check.iter_errors(yaml.safe_load(render(environment))))
+    bad = {"risk": {"capital_base": 0}}, {"rsik": {}}, {"system": {"mode": "real"}}, {"data": {"depth": "x"}}
+    for content in bad:
+        assert list(check.iter_errors(content)), content
+        (workspace / "bad.yaml").write_text(yaml.safe_dump(content))
+        with pytest.raises(ConfigError):
+            load(workspace / "bad.yaml")

@@ -308,14 +308,19 @@ def test_the_fallback_never_trades_what_the_model_never_trades() -> None:
 # ---- liquidity, impossible input
 
 
-def test_a_wide_spread_is_a_liquidity_warning_at_1500_hz_once_a_minute() -> None:
+def test_a_wide_spread_is_a_liquidity_warning_at_1500_hz_and_its_end_is_told_too() -> None:
     bench = Bench.ready(
         config(monitoring=MonitoringConfig(heartbeat_enabled=False, spread_alert_millibps=5_000))
     )
-    for _ in range(10):
+    for _ in range(100):
         bench.book(spread=20)
+    for _ in range(100):
+        bench.book(spread=2)
     warnings = [n for n in of(bench.log, cmd.Notify) if n.kind == "LIQUIDITY"]
-    assert [n.tone_hz for n in warnings] == [1_500]
+    assert [n.tone_hz for n in warnings] == [1_500, None]
+    assert "a spread of 6.7 bps, the limit is 5.0" in warnings[0].text
+    events = [a.event for a in of(bench.log, cmd.Audit) if a.event.startswith("LIQUIDITY")]
+    assert events == ["LIQUIDITY_LOW", "LIQUIDITY_RESTORED"]
 
 
 def test_impossible_input_has_named_exceptions() -> None:

@@ -14,7 +14,7 @@ from features.batch import compute
 from features.schema import usable
 from live.backtest_tape import book_event
 from live.core import events as ev
-from live.pipeline import Row, SignalPipeline
+from live.pipeline import WARM_ROWS, Row, SignalPipeline
 from market import stream
 from market.simulator import SimSpec, simulate_market
 from market.types import SECOND_NS, InstrumentDay
@@ -141,3 +141,36 @@ def test_a_reset_starts_a_new_warm_up(day: InstrumentDay) -> None:
     assert model.resets == ["SIMA"]
     last = book_event(day.books, len(day.books) - 1, "SIMA", int(day.books.recv_ns[-1]) + 1)
     assert pipeline.on_book(last) is None
+
+
+def test_reloading_models_warms_the_new_ones_up_and_clears_the_feature_cache(day: InstrumentDay) -> None:
+    old, new = Rows(), Rows()
+    pipeline = SignalPipeline(["SIMA"], old, KEY)
+    play(pipeline, day)
+    pipeline.swap(new)
+    assert new.resets == ["SIMA"]
+    np.testing.assert_array_equal(np.array(new.rows), np.array(old.rows[-len(new.rows) :]))
+    assert len(new.rows) == WARM_ROWS
+    answer, row = pipeline.last("SIMA")
+    assert answer is None and np.isnan(row).all()
+    pipeline.swap(Rows())  # nothing is left of the cache
+    assert pipeline.ensemble.rows == []
+
+
+def test_a_new_model_that_fails_in_its_warm_up_starts_afresh(day: InstrumentDay) -> None:
+    pipeline, broken = SignalPipeline(["SIMA"], Rows(), KEY), Rows()
+    play(pipeline, day)
+    broken.fail = "raise"
+    pipeline.swap(broken)
+    assert broken.resets == ["SIMA", "SIMA"] and pipeline.ensemble is broken
+
+
+def test_a_rotated_out_instrument_costs_no_features_and_starts_afresh_when_it_returns(
+    day: InstrumentDay,
+) -> None:
+    model = Rows()
+    pipeline = SignalPipeline(["SIMA"], model, KEY)
+    pipeline.rotate(frozenset({"SIMA"}))
+    assert not any(play(pipeline, day)) and not model.rows
+    pipeline.rotate(frozenset())
+    assert model.resets == ["SIMA"]

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from live import config as configuration
+from live.broker.route import Route
 from live.cli import main
 from live.config_schema import RunnerConfig, Session
 from live.core.commands import CancelOrder, FillBooked, OrderChanged, PlaceOrder
@@ -148,6 +149,37 @@ def test_minutes_are_of_the_market_and_a_cut_stream_comes_back(source: Recording
     assert session["reconnects"] >= 1
     books = recorded.read("SIMP", DAY).books
     assert 20 * SECOND_NS < books.recv_ns[-1] - books.recv_ns[0] < 60 * SECOND_NS
+
+
+def test_a_dead_primary_goes_on_over_the_backup(source: Recording, tmp_path: Path) -> None:
+    """One exchange, two ways there; the first one is cut."""
+    said: list[str] = []
+
+    async def work(server: PaperServer) -> None:
+        way = await Route(server.endpoint.target, bind="127.0.0.1").open()
+        config = settings(
+            tmp_path, source, f"connectivity.primary.target={way.target}",
+            f"connectivity.backup.target={server.endpoint.target}", "connectivity.failure_threshold=2",
+        )  # fmt: skip
+        recorder = Recorder(config, Options(tmp_path / "out"), said.append)
+        task = asyncio.create_task(recorder.run())
+        await streamed(server, 30)
+        await way.close()
+        while recorder.failovers == 0:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+        await streamed(server, 30)
+        recorder.stop("enough")
+        await task
+
+    with_exchange(tmp_path, source, work, speed=2.0)
+    assert "streaming over the backup connection" in said
+    recorded = Recording.open(tmp_path / "out")
+    (session,) = recorded.info.provenance["sessions"]
+    assert (session["failovers"], session["stopped"]) == (1, "enough")
+    assert session["reconnects"] >= 2
+    for ticker in TICKERS:
+        assert_part_of(recorded, source, ticker, holes=True)
 
 
 async def streamed(server: PaperServer, books: int) -> None:

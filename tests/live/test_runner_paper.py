@@ -38,7 +38,7 @@ SETTINGS = [
     "risk.loss_cooldown_minutes=0", "manual_override.poll_interval_seconds=0.1",
     "model.poll_interval_seconds=0.5",
     # Latency of a shared test machine is not what is tested here.
-    "system.latency_violation_limit=100000",
+    "system.latency_violation_limit=100000", "monitoring.max_cpu_pct=100",
 ]  # fmt: skip
 
 
@@ -112,6 +112,10 @@ def counted(workspace: Path, name: str) -> int:
     """A count of the status file; 0 while there is none."""
     path = workspace / "runtime" / "status.json"
     return json.loads(path.read_text())["counts"].get(name, 0) if path.exists() else 0
+
+
+def read_status(workspace: Path) -> dict:
+    return json.loads((workspace / "runtime" / "status.json").read_text())
 
 
 def stop(process: subprocess.Popen) -> str:
@@ -218,6 +222,35 @@ def test_the_flag_file_stops_orders_and_lets_them_go_on(workspace):
     stop(process)
 
 
+def test_stops_at_the_broker_rotation_a_shadow_and_a_canary_in_one_session(workspace):
+    """What a session does beside trading, on the real exchange: every part of it, and it still replays."""
+    process = start(
+        workspace, "execution.exchange_stop=true", "model.shadow_alias=shadow",
+        "data.rotation_interval_seconds=5", "data.keep_instruments=1", "system.reconcile_interval_seconds=20",
+        "system.flatten_on_stop=true", alias="canary",
+    )  # fmt: skip
+
+    def stops() -> list[tuple]:
+        return query(workspace, "SELECT lots, status FROM orders WHERE order_type='stop'")
+
+    until(lambda: any(status in ("NEW", "CANCELLED", "FILLED") for _, status in stops()), process)
+    until(lambda: "INSTRUMENT_ROTATED_OUT" in audited(workspace), process)
+    until(lambda: audited(workspace).count("RECONCILED_WITH_BROKER") >= 3, process)
+    until(lambda: read_status(workspace)["shadow"]["orders"] > 0, process)
+    status = read_status(workspace)
+    assert status["rotated_out"] and status["data"]["SIMP"]["books"] > 0
+    assert status["resources"]["memory_pct"] > 0
+    stop(process)
+    result = summary(workspace)
+    assert {lots for lots, _ in stops()} == {1}  # a canary's whole position
+    assert result["open_positions"] == paper_stats(workspace)["positions_lots"] == {}
+    assert result["shadow"]["orders"] > 0 and not result["shadow"]["over"]
+    session = workspace / "runtime" / "session" / result["session_id"]
+    assert (session / "shadow-shadow.jsonl").read_text().count('"order"') == result["shadow"]["orders"]
+    again = replay.run(session, Bundle.load(workspace / "artifacts" / "bundle", None))
+    assert again.equal, again.first_difference
+
+
 def test_an_altered_bundle_is_refused_in_one_line(workspace):
     file = workspace / "artifacts" / "bundle" / "ensemble.json"
     file.write_bytes(file.read_bytes() + b" ")
@@ -266,6 +299,22 @@ def test_the_alias_is_followed_when_flat(workspace):
         other_bundles={after: Bundle.load(pulled / after, None)},
     )  # fmt: skip
     assert again.equal, again.first_difference
+
+
+def test_a_bundle_that_is_refused_leaves_the_old_one_trading(workspace):
+    """An altered file behind the alias: told once, the old bundle goes on."""
+    bundle = workspace / "artifacts" / "bundle"
+    before = Bundle.load(bundle, None).sha256
+    process = start(workspace)
+    until(lambda: "RECONCILED_WITH_BROKER" in audited(workspace), process)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "horizon_ns": 1}))
+    until(lambda: "MODEL_RELOAD_REFUSED" in audited(workspace), process)
+    books = counted(workspace, "books")
+    until(lambda: counted(workspace, "books") > books, process)
+    stop(process)
+    assert audited(workspace).count("MODEL_RELOAD_REFUSED") == 1
+    assert summary(workspace)["model"]["manifest_sha256"] == before
 
 
 def test_the_exchange_dying_is_a_failure_that_halts_the_next_start(workspace):

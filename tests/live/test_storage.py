@@ -192,3 +192,102 @@ def test_every_awaited_intent_survives_kill_9(tmp_path):
     storage = Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
     storage.close()
     assert len(unresolved_orders(storage.path)) == 20
+
+
+# ---- versions and damage
+
+VERSION_1 = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE sessions(session_id TEXT PRIMARY KEY, session_key TEXT, mode TEXT, account TEXT,
+    alias TEXT, model_version TEXT,
+    manifest_sha256 TEXT, watermark TEXT, started_wall_ns INTEGER, ended_wall_ns INTEGER, summary TEXT);
+CREATE TABLE signals(session_id TEXT, trace_id TEXT, now_ns INTEGER, ticker TEXT, side INTEGER, source TEXT,
+    p_down_e6 INTEGER, p_flat_e6 INTEGER, p_up_e6 INTEGER, expected_move_millibps INTEGER,
+    cost_millibps INTEGER, edge_millibps INTEGER, confidence_e6 INTEGER, outcome TEXT,
+    PRIMARY KEY(session_id, trace_id));
+CREATE TABLE orders(client_order_id TEXT PRIMARY KEY, session_id TEXT, trace_id TEXT, ticker TEXT,
+    side INTEGER, lots INTEGER, order_type TEXT, price_ticks INTEGER, tif TEXT,
+    reduce_only INTEGER, reason TEXT,
+    status TEXT NOT NULL, exchange_order_id TEXT NOT NULL DEFAULT '',
+    lots_executed INTEGER NOT NULL DEFAULT 0,
+    created_ns INTEGER, updated_ns INTEGER, note TEXT NOT NULL DEFAULT '');
+CREATE TABLE fills(client_order_id TEXT, trade_id TEXT, session_id TEXT, ticker TEXT, side INTEGER,
+    price_ticks INTEGER, lots INTEGER, fee_nano INTEGER, realised_nano INTEGER, now_ns INTEGER,
+    PRIMARY KEY(client_order_id, trade_id));
+CREATE TABLE positions(session_id TEXT, ticker TEXT, lots INTEGER, cost_nano INTEGER, stop_ticks INTEGER,
+    realised_nano INTEGER, fees_nano INTEGER, updated_ns INTEGER, PRIMARY KEY(session_id, ticker));
+CREATE TABLE trips(session_id TEXT, trace_id TEXT, ticker TEXT, side INTEGER, lots INTEGER, entry_ns INTEGER,
+    exit_ns INTEGER, gross_nano INTEGER, fees_nano INTEGER, net_nano INTEGER, exit_reason TEXT,
+    PRIMARY KEY(session_id, ticker, entry_ns, exit_ns));
+CREATE TABLE holds(session_id TEXT, name TEXT, scope TEXT, raised_ns INTEGER, severity TEXT, reason TEXT,
+    lifted_ns INTEGER, PRIMARY KEY(session_id, name, scope, raised_ns));
+CREATE TABLE equity(session_id TEXT, now_ns INTEGER, gross_nano INTEGER, fees_nano INTEGER, net_nano INTEGER,
+    PRIMARY KEY(session_id, now_ns));
+CREATE INDEX signals_by_time ON signals(session_id, now_ns);
+CREATE INDEX orders_by_time ON orders(session_id, created_ns);
+CREATE INDEX fills_by_time ON fills(session_id, now_ns);
+CREATE INDEX orders_by_status ON orders(status);
+INSERT INTO meta VALUES('schema_version', '1');
+INSERT INTO sessions(session_id, account) VALUES('old', 'sandbox:1');
+INSERT INTO orders(client_order_id, session_id, status, ticker, lots)
+    VALUES('o1', 'old', 'UNKNOWN', 'SIMP', 3);
+"""
+"""What the first release wrote, letter by letter."""
+
+
+def old_database(path: Path) -> Path:
+    connection = sqlite3.connect(path)
+    connection.executescript(VERSION_1)
+    connection.close()
+    return path
+
+
+def shape(path: Path) -> dict[str, set[str]]:
+    with reader(path) as connection:
+        tables = [r[0] for r in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        indices = {r[0] for r in connection.execute("SELECT name FROM sqlite_master WHERE type='index'")}
+        columns = {t: {r[1] for r in connection.execute(f"PRAGMA table_info({t})")} for t in tables}
+    return {**columns, "indices": indices}
+
+
+def test_a_database_of_the_first_version_is_migrated_and_kept(tmp_path):
+    old = old_database(tmp_path / "old.db")
+    with pytest.raises(StorageError, match="the next start of the runner migrates it"), reader(old):
+        pass
+    Storage.open(old, tmp_path / "a.jsonl").close()
+    Storage.open(tmp_path / "new.db", tmp_path / "b.jsonl").close()
+    assert shape(old) == shape(tmp_path / "new.db")
+    assert [(r["client_order_id"], r["account"]) for r in unresolved_orders(old)] == [("o1", "sandbox:1")]
+    kept = sqlite3.connect(tmp_path / "old.db.v1")
+    assert kept.execute("SELECT value FROM meta").fetchall() == [("1",)]
+    assert kept.execute("SELECT count(*) FROM orders").fetchall() == [(1,)]
+    kept.close()
+    Storage.open(old, tmp_path / "a.jsonl").close()  # the second time there is nothing to do
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path):
+    old = old_database(tmp_path / "old.db")
+    connection = sqlite3.connect(old)
+    connection.execute("CREATE INDEX orders_by_exchange_id ON orders(lots)")
+    connection.close()
+    with pytest.raises(StorageError, match="it is as it was"):
+        Storage.open(old, tmp_path / "a.jsonl")
+    connection = sqlite3.connect(old)
+    assert connection.execute("SELECT value FROM meta").fetchall() == [("1",)]
+    assert "config" not in [r[1] for r in connection.execute("PRAGMA table_info(sessions)")]
+    connection.close()
+
+
+def test_a_damaged_database_is_found_at_the_start(tmp_path):
+    path = tmp_path / "scalper.db"
+    storage = Storage.open(path, tmp_path / "f.jsonl")
+    for n in range(300):
+        storage.put(Record("orders", order(f"k{n}", status="NEW")))
+    storage.close()
+    content = bytearray(path.read_bytes())
+    page = 4096
+    for at in range(5 * page, len(content), page):
+        content[at : at + 200] = b"\x5a" * 200
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"is damaged.*live-runner restore"):
+        Storage.open(path, tmp_path / "f.jsonl")

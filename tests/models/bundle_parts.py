@@ -16,6 +16,7 @@ from models.inference import make_golden
 from models.scaling import Scaler
 
 F, H, D, WIDTH, FF, T, HEADS = 40, 32, 256, 32, 64, 8, 4
+RATE = 1 / 30
 TICKERS = ("SIMP", "SIMA")
 SCHEMA = "5" * 64
 VALID_UNTIL_NS = 1_770_000_000_000_000_000
@@ -44,6 +45,11 @@ def weights(seed: int = 0) -> dict[str, dict[str, NDArray[Any]]]:
 
     phase = rng.uniform(0, 2 * np.pi, D).astype(np.float32)
     svm = {"rff_w": matrix(F, D, 0.5), "rff_b": phase, "w": matrix(D, 3, 20), "b": vector(3)}
+
+    def normalisation() -> dict[str, NDArray[Any]]:
+        g = np.stack([vector(F, around) for around in (1.0, 0.3, 0.3)])
+        return {"bin_g": g, "bin_b": vector(F)}
+
     lstm = {"w": matrix(F + H, 4 * H), "b": vector(4 * H), "head_w": matrix(H, 3, 4), "head_b": vector(3)}
     encoder: dict[str, NDArray[Any]] = {
         "in_w": matrix(F, WIDTH),
@@ -61,7 +67,8 @@ def weights(seed: int = 0) -> dict[str, dict[str, NDArray[Any]]]:
     encoder |= {"lnf_g": vector(WIDTH, 1), "lnf_b": vector(WIDTH)}
     encoder |= {"head_w": matrix(WIDTH, 3, 4), "head_b": vector(3)}
     encoder |= {"n_heads": np.array([HEADS]), "T": np.array([T])}
-    return {"svm": svm, "lstm": lstm, "transformer": encoder}
+    lstm |= normalisation() | {"bin_rate": np.array([RATE], np.float32)}
+    return {"svm": svm, "lstm": lstm, "transformer": encoder | normalisation()}
 
 
 def save_weights(folder: Path, seed: int = 0) -> Path:

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import calibrate, learner, trade_sim
+from models.policy_search import PLAIN_TRIED
 from models.trade_sim import EXIT_END, EXIT_HORIZON, EXIT_REVERSAL, EXIT_STOP, Policy
 
 S = planted.SECOND_NS
@@ -196,6 +197,14 @@ def test_the_planted_instrument_is_traded_and_the_null_one_is_not(
     in_fit = report["probabilities"]["calibrate"]
     assert in_fit["ece_after"] < in_fit["ece_before"] or in_fit["log_loss_after"] < in_fit["log_loss_before"]
     assert len((tmp_path / "trials.csv").read_text().splitlines()) == 1 + 12 == 1 + report["trials"]
+    with np.load(tmp_path / "trials.npz") as stored:
+        assert stored["net_bps"].shape == (len(stored["bins"]), 12)
+    luck = report["statistics"]
+    assert luck["choices"] == 24 + PLAIN_TRIED and luck["dsr"]["probability"] > 0.95
+    assert report["kept_trial"] == (report["best_trial"] if luck["searched"] else 0)
+    for ticker, blocks in report["abstention"].items():
+        # Exchangeable up to the purge: at most alpha of either side is acted against where it was fitted.
+        assert blocks["calibrate"]["downs_bought"] <= 0.2 and blocks["calibrate"]["ups_sold"] <= 0.2, ticker
 
 
 def test_later_blocks_are_never_looked_at(two: list[calibrate.Market], tmp_path: Path) -> None:
@@ -238,7 +247,7 @@ def test_few_trades_are_no_evidence(two: list[calibrate.Market], tmp_path: Path)
 def test_positions_do_not_bridge_days(two: list[calibrate.Market]) -> None:
     m = two[0]
     day = (np.arange(len(m.day)) > np.flatnonzero(m.threshold)[500]).astype(np.int64)
-    stretches = calibrate._stretches(day, m.threshold)
+    stretches = calibrate.stretches(day, m.threshold)
     assert len(stretches) == 2 and stretches[0].stop == stretches[1].start
 
 

@@ -195,3 +195,26 @@ def test_a_perfect_order_has_no_excess_and_a_random_one_the_mean_risk() -> None:
     assert luck.aurc == pytest.approx(0.3, abs=0.01)
     # Closed form of a perfect order: r + (1 - r) ln(1 - r), r the error rate.
     assert luck.aurc - luck.excess == pytest.approx(loss.mean() + 0.7 * math.log(0.7), abs=0.01)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_one_row_and_many_agree_on_the_side(down: float, up: float, q_down: float, q_up: float) -> None:
+    many = conformal.one_sided(np.array([down]), np.array([up]), q_down, q_up)[0]
+    assert conformal.side_of(down, up, q_down, q_up) == many
+    if 1.0 - down <= q_down:  # down is in the set: nothing is bought
+        assert many <= 0
+
+
+def test_at_most_alpha_of_the_falls_is_bought() -> None:
+    # Split conformal by class: over exchangeable rows the share holds whatever the forecast is worth.
+    alpha, rng, shares = 0.2, np.random.default_rng(0), []
+    for _ in range(200):
+        y = rng.integers(0, 3, 400)
+        z = rng.standard_normal((400, 3)) + 1.5 * rng.random() * np.eye(3)[y]
+        p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+        fit = conformal.SplitConformal.fit(p[:200], y[:200], alpha=alpha, by_class=True)
+        side = conformal.one_sided(p[200:, 0], p[200:, 2], fit.quantile[0], fit.quantile[2])
+        falls = y[200:] == 0
+        shares.append(np.mean(side[falls] > 0))
+    assert np.mean(shares) <= alpha

@@ -86,8 +86,11 @@ def test_rounded_weights_still_sum_to_one(raw: list[float]) -> None:
 
 
 def test_plan() -> None:
-    plan = ensemble.quantization_plan({"gbdt": 0.5, "lstm": 0.3, "svm": 0.2, "transformer": 0.0}, 0.2)
+    weights = {"gbdt": 0.5, "lstm": 0.3, "svm": 0.2, "transformer": 0.0}
+    plan = ensemble.quantization_plan(weights, 0.2)
     assert plan["members"] == {"gbdt": "TEXT", "lstm": "INT8", "svm": "FLOAT16", "transformer": "FLOAT16"}
+    asked = ensemble.quantization_plan(weights, 0.2, full_integer=True)
+    assert asked["members"] == {**plan["members"], "lstm": "INT8_FULL"}
 
 
 def test_build_reads_only_block_calibrate_and_writes_twice_the_same(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
     "quantisation": PARITY,
     "calibration": {"ece": 0.03, "log_loss": 1.0, "climatology_log_loss": 1.05},
     "edge": {"block": "score", "trades": 250, "net_bps_ci": [0.2, 0.9], "net_bps": 130.0},
+    "statistics": {"dsr": {"probability": 0.97}, "pbo": {"pbo": 0.1}, "searched": True, "choices": 180},
     "latency_p99_us": 800.0,
 }
 
@@ -33,6 +34,29 @@ def with_(path: str, value: Any) -> dict[str, Any]:
         node = node[key]
     node[last] = value
     return facts
+
+
+@pytest.mark.parametrize(
+    ("statistics", "check"),
+    [
+        ({}, "deflated_sharpe"),
+        ({"dsr": {"missing": "no instrument is traded"}, "searched": False}, "deflated_sharpe"),
+        ({"dsr": {"probability": 0.94}, "pbo": {"pbo": 0.0}, "searched": True}, "deflated_sharpe"),
+        ({"dsr": {"probability": 0.99}, "pbo": {"pbo": 0.3}, "searched": True}, "overfitting"),
+        ({"dsr": {"probability": 0.99}, "pbo": {"missing": "few bins"}, "searched": True}, "overfitting"),
+        ({"dsr": {"probability": 0.99}}, "overfitting"),
+    ],
+)
+def test_luck_is_refused_where_money_is_at_stake(statistics: dict[str, Any], check: str) -> None:
+    facts = with_("statistics", statistics)
+    for alias in ("canary", "prod"):
+        assert check in failed(evaluate(facts, alias))
+    assert evaluate(facts, "shadow").passed
+
+
+def test_a_policy_that_was_not_chosen_has_no_overfitting() -> None:
+    facts = with_("statistics", {**GOOD["statistics"], "pbo": {"pbo": 0.7}, "searched": False})
+    assert evaluate(facts, "prod").passed
 
 
 def failed(result: GateResult) -> list[str]:
@@ -124,7 +148,7 @@ def test_a_simulated_bundle_carries_its_note() -> None:
 
 def test_facts_come_from_the_manifest() -> None:
     manifest = bundle_parts.manifest(
-        metrics={"calibration": GOOD["calibration"], "edge": GOOD["edge"]},
+        metrics={name: GOOD[name] for name in ("calibration", "edge", "statistics")},
         quantisation=PARITY,
         watermark="REAL",
     )

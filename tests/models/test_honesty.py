@@ -25,7 +25,7 @@ SEEDS = (1, 2, 3)
 HOURS = 1.0
 TIER_HOURS = {"N0": HOURS, "N1": HOURS, "P medium": HOURS, "P+": 2.0}
 EARNED = {
-    "edge_trades", "edge_lower95_bps", "beats_doing_nothing",
+    "edge_trades", "edge_lower95_bps", "beats_doing_nothing", "deflated_sharpe", "overfitting",
     "calibration_error", "log_loss_over_climatology",
 }  # fmt: skip
 """What a bundle must earn; everything else is granted in these tests."""

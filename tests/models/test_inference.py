@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from models.bundle import ENSEMBLE, GOLDEN, Bundle, BundleFault, generate_keys, write_bundle
 from models.inference import Ensemble, Members, check_golden
-from models.members import log_softmax3
+from models.member_kinds import log_softmax3
 from models.scaling import Scaler
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -230,9 +230,9 @@ def test_a_row_of_another_shape_is_a_defect(made: Bundle, row: np.ndarray) -> No
 def test_without_an_interpreter_the_way_out_is_named(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['ai_edge_litert'] = sys.modules['tflite_runtime'] = None\n"
-        "from models.inference import backend\n"
+        "from models.inference import engine\n"
         "from models.bundle import BundleFault\n"
-        "try: backend()\n"
+        "try: engine()\n"
         "except BundleFault as e: print(e.code, e)\n"
     )
     done = subprocess.run(

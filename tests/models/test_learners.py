@@ -19,9 +19,18 @@ from models.scaling import Scaler
 SMALL: dict[str, dict[str, Any]] = {
     "gbdt": {"rounds": 40, "leaves": 7, "min_rows_in_leaf": 50},
     "svm": {"features": 64, "epochs": 5, "alpha": 1e-3},
-    "lstm": {"hidden": 8, "epochs": 6, "streams": 8},
-    "transformer": {"window": 8, "width": 8, "heads": 2, "ff": 16, "epochs": 3, "batch": 64},
+    "lstm": {"hidden": 8, "epochs": 6, "streams": 8, "yardstick_epochs": 0},
+    "transformer": {
+        "window": 8,
+        "width": 8,
+        "heads": 2,
+        "ff": 16,
+        "epochs": 3,
+        "batch": 64,
+        "yardstick_epochs": 0,
+    },
 }
+EPS = 1e-2
 LEARNERS = {"gbdt": gbdt, "svm": svm, "lstm": lstm, "transformer": transformer}
 
 
@@ -120,13 +129,20 @@ def test_lstm_carries_its_state_like_plain_numpy(
     s = series[0]
     x, hidden = scaler.apply(s.X).astype(np.float64), len(w["head_w"])
     logp, h, c, forget = np.full((len(s), 3), np.nan), np.zeros(hidden), np.zeros(hidden), False
+    rate, mean, variance = float(w["bin_rate"][0]), np.zeros(x.shape[1]), np.ones(x.shape[1])
     for t in range(len(s)):
         forget = forget or bool(s.reset[t])
         if not s.usable[t]:
             continue
         if forget:
             h, c, forget = np.zeros(hidden), np.zeros(hidden), False
-        i, f, g, o = np.split(np.concatenate((x[t], h)) @ w["w"] + w["b"], 4)
+            mean, variance = np.zeros(x.shape[1]), np.ones(x.shape[1])
+        off = x[t] - mean
+        mean = mean + rate * off
+        variance = (1 - rate) * (variance + rate * off**2)
+        past = (x[t] - mean) / np.sqrt(variance + EPS)
+        row = x[t] * w["bin_g"][0] + past * w["bin_g"][1] + standard(x[t], 0) * w["bin_g"][2] + w["bin_b"]
+        i, f, g, o = np.split(np.concatenate((row, h)) @ w["w"] + w["b"], 4)
         i, f, o = (1 / (1 + np.exp(-v)) for v in (i, f, o))
         c = np.clip(f * c + i * np.tanh(g), -2, 2)
         h = o * np.tanh(c)
@@ -161,11 +177,18 @@ def test_transformer_is_its_weights_in_plain_numpy(
     assert np.allclose(stored, logp, atol=1e-4, equal_nan=True)
 
 
+def standard(x: np.ndarray, axis: int) -> np.ndarray:
+    x = x - x.mean(axis, keepdims=True)
+    return x / np.sqrt((x * x).mean(axis, keepdims=True) + EPS)
+
+
 def transformer_numpy(w: dict[str, np.ndarray], x: np.ndarray, heads: int) -> np.ndarray:
     def norm(v: np.ndarray, name: str) -> np.ndarray:
         v = v - v.mean(-1, keepdims=True)
         return v / np.sqrt((v * v).mean(-1, keepdims=True) + 1e-5) * w[f"{name}_g"] + w[f"{name}_b"]
 
+    g = w["bin_g"]
+    x = x * g[0] + standard(x, 0) * g[1] + standard(x, 1) * g[2] + w["bin_b"]
     h = x @ w["in_w"] + w["in_b"] + w["pos"]
     d = h.shape[1] // heads
     for n in sorted({k.split("_")[0] for k in w if k[0] == "l" and k[1].isdigit()}):

@@ -21,7 +21,7 @@ import bundle_parts
 import pytest
 
 from market.errors import RegistryError
-from models import registry
+from models import promotions, registry
 from models.bundle import MANIFEST, Bundle, BundleFault
 from models.gate import Check, GateResult
 
@@ -135,14 +135,14 @@ def test_the_ladder_moves_aliases_and_keeps_previous(fresh: str) -> None:
         "previous": 1
     }
     assert registry.version(fresh, "prod").number == 2 and "prod" in registry.version(fresh, 2).aliases
-    journal = registry.read_journal(registry.journal_path(fresh))
+    journal = promotions.read_journal(registry.journal_path(fresh))
     assert [(e["alias"], e["version"], e["replaces"]) for e in journal][-1] == ("prod", 2, 1)
 
     again = registry.promote(fresh, "canary", "prod", verdict("prod"), "once more")
     assert again["number"] == journal[-1]["number"], "a move to where it is leaves no line"
     registry.rollback(fresh, "it loses")
     assert (registry.aliases(fresh)["prod"], registry.aliases(fresh)["previous"]) == (1, 2)
-    last = registry.read_journal(registry.journal_path(fresh))[-1]
+    last = promotions.read_journal(registry.journal_path(fresh))[-1]
     assert (last["kind"], last["reason"], last["replaces"]) == ("rollback", "it loses", 2)
 
 
@@ -164,7 +164,7 @@ def test_moves_that_are_refused(
     with pytest.raises(RegistryError, match=words):
         registry.promote(fresh, which, alias, result, reason)
     assert registry.aliases(fresh) == {}
-    assert registry.read_journal(registry.journal_path(fresh)) == []
+    assert promotions.read_journal(registry.journal_path(fresh)) == []
 
 
 def test_a_first_set_up_may_skip_the_ladder(fresh: str) -> None:
@@ -187,7 +187,7 @@ def test_the_journal_notices_tampering(fresh: str, tamper: str) -> None:
     }[tamper]
     path.write_bytes(b"".join(changed))
     with pytest.raises(RegistryError, match="line 2"):
-        registry.read_journal(path)
+        promotions.read_journal(path)
     with pytest.raises(RegistryError, match="line 2"):
         registry.promote(fresh, 1, "prod", verdict("prod"), "go on")
     assert "prod" not in registry.aliases(fresh)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from features.batch import compute
-from features.schema import GAP, SEASONAL, WARMUP, F
+from features.schema import GAP, MIRROR_PARTNER, MIRROR_SIGN, SEASONAL, WARMUP, F
 from market.errors import RecordingError, ScalperError
 from market.simulator import SimSpec, simulate_market
 from market.types import SECOND_NS
 from models.dataset import Dataset, load, resets, write_blocks, write_schema
 from models.labels import VOID, make_labels
+from models.learner import with_mirror
 from models.scaling import CLIP, Scaler
 from models.splits import NO_BLOCK, over_sessions
 
@@ -136,9 +137,23 @@ def test_resets_without_any_usable_row() -> None:
 def test_the_scaler_sees_only_the_fit_block(dataset: Dataset) -> None:
     scaler = dataset.fit_scaler()
     rows = np.concatenate([s.X[dataset.rows(t, "fit", labelled=False)] for t, s in dataset.series.items()])
-    np.testing.assert_array_equal(scaler.center, Scaler.fit(rows, mute=SEASONAL).center)
+    mirror = MIRROR_SIGN, MIRROR_PARTNER
+    np.testing.assert_array_equal(scaler.center, Scaler.fit(rows, mute=SEASONAL).symmetric(*mirror).center)
     everything = np.concatenate([s.X for s in dataset.series.values()])
-    assert not np.array_equal(scaler.center, Scaler.fit(everything, mute=SEASONAL).center)
+    assert not np.array_equal(scaler.scale, Scaler.fit(everything, mute=SEASONAL).symmetric(*mirror).scale)
+
+
+def test_scaling_and_the_mirror_change_places(dataset: Dataset) -> None:
+    # Learners mirror scaled rows; that must be the same as scaling the mirrored market.
+    scaler, (X, y) = dataset.fit_scaler(), dataset.pooled("fit")
+    both, taught = with_mirror(X, y.astype(np.int64))
+    again, _ = with_mirror(scaler.apply(X), y.astype(np.int64))
+    np.testing.assert_allclose(scaler.apply(both), again, atol=1e-6)
+    assert len(taught) == 2 * len(y)
+    np.testing.assert_array_equal(taught[len(y) :], 2 - y)
+    twice, back = with_mirror(both[len(y) :], taught[len(y) :])
+    np.testing.assert_array_equal(twice[len(y) :], X)
+    np.testing.assert_array_equal(back[len(y) :], y)
 
 
 def test_the_clock_is_muted_on_few_days(dataset: Dataset) -> None:

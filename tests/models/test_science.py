@@ -4,6 +4,7 @@ run."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,9 +141,13 @@ def test_spans_out_of_order_or_of_another_day_are_refused() -> None:
 
 
 def test_every_product_feature_is_odd_even_a_pair_or_left_out(day: InstrumentDay) -> None:
-    c = context.columns(day, wide=False)
-    paired = {n for pair in context.PRODUCT_PAIRS for n in pair} | {"queue_race_up"}
-    assert set(c.odd_names) | set(c.even_names) | paired | context.LEFT_OUT >= set(NAMES)
+    c = context.columns(day)
+    taken = {
+        n
+        for name in (*c.odd_names, *c.even_names)
+        for n in ([name] if name in NAMES else re.split(r"[-+]", name))
+    }
+    assert taken | context.LEFT_OUT == set(NAMES) and not taken & context.LEFT_OUT
 
 
 def test_a_mirrored_market_gives_mirrored_columns(day: InstrumentDay) -> None:
@@ -165,7 +170,7 @@ def test_a_mirrored_market_gives_mirrored_columns(day: InstrumentDay) -> None:
     mirrored = context.columns(InstrumentDay(day.instrument, day.day, swapped, tape))
     np.testing.assert_allclose(mirrored.odd, -seen.odd, rtol=2e-3, atol=5e-3)
     # Basis points are of a mid that is another one in the mirror.
-    in_bps = np.array([name.startswith(("spread_bps", "vol_")) for name in seen.even_names])
+    in_bps = np.array([name.startswith(("spread_bps", "vol_", "bipower_")) for name in seen.even_names])
     np.testing.assert_allclose(mirrored.even[:, ~in_bps], seen.even[:, ~in_bps], rtol=2e-3, atol=5e-3)
     np.testing.assert_allclose(mirrored.even[:, in_bps], seen.even[:, in_bps], rtol=0.05, atol=0.1)
 

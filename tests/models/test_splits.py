@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from market.errors import ConfigError
 from market.types import SECOND_NS
-from models.splits import BLOCK_NAMES, NO_BLOCK, Blocks, chronological, over_sessions
+from models.splits import BLOCK_NAMES, NO_BLOCK, Blocks, by_sessions, chronological, over_sessions
 
 FRACTIONS = {"fit": 0.5, "calibrate": 0.125, "threshold": 0.125, "score": 0.125, "live": 0.125}
 HOUR_NS = 3600 * SECOND_NS
@@ -98,3 +98,34 @@ def test_an_unknown_block_and_an_empty_span_are_named() -> None:
         chronological(0, HOUR_NS, FRACTIONS, 0).span("test")
     with pytest.raises(ConfigError, match="no time to split"):
         chronological(5, 5, FRACTIONS, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    n=st.integers(5, 40),
+    weights=st.lists(st.floats(0.05, 1.0), min_size=5, max_size=5),
+    embargo_s=st.integers(0, 300),
+)
+def test_whole_sessions_belong_to_one_block(n: int, weights: list[float], embargo_s: int) -> None:
+    fractions = dict(zip(BLOCK_NAMES, (w / sum(weights) for w in weights), strict=True))
+    day, hour = 86_400 * 10**9, 3_600 * 10**9
+    sessions = [(k * day, k * day + 7 * hour) for k in range(n)]
+    blocks = by_sessions(sessions, fractions, 10 * 10**9, embargo_s * 10**9)
+    assert blocks.names == BLOCK_NAMES
+    held = {name: 0 for name in BLOCK_NAMES}
+    for start, end in sessions:
+        inside = [name for name, a, b in blocks.blocks if a <= start and end <= b]
+        assert len(inside) == 1
+        held[inside[0]] += 1
+    for name, share in fractions.items():  # a session each, then by what is missing
+        assert held[name] >= 1
+        assert held[name] <= max(1, np.ceil(share * n))
+
+
+def test_fewer_sessions_than_blocks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="2 sessions for the blocks fit, calibrate"):
+        by_sessions([(0, 10**13), (10**14, 10**14 + 10**13)], dict.fromkeys(BLOCK_NAMES, 0.2), 1, 1)
+    with pytest.raises(ConfigError, match="record longer sessions"):
+        by_sessions(
+            [(k * 10**12, k * 10**12 + 10**9) for k in range(5)], dict.fromkeys(BLOCK_NAMES, 0.2), 10**9, 1
+        )

@@ -1,0 +1,27 @@
+"""Stage ``cross_validate``: walk-forward and combinatorial paths over whole sessions, where there are
+enough."""
+
+from __future__ import annotations
+
+from flows import params as params_file
+from flows.stages.common import FEATURES, LABELS, RECORDING, Say, run, write_metrics
+from market.recording import Recording
+from models import evaluate
+from models.dataset import load
+from models.policy import Costs
+from models.validation import Settings, study
+
+
+def main(say: Say) -> None:
+    params = params_file.load()
+    info = Recording.open(RECORDING).info
+    fee_bps = {i.ticker: params.fee_ppm(i, info.tariff) / 100.0 for i in info.instruments}
+    costs = Costs(params.horizon_ns, params.latency_ns, params.costs.slippage_ticks)
+    found = study(load(FEATURES, LABELS), Settings(costs, fee_bps, params.seed, params.threads), say)
+    write_metrics("cross_validate", evaluate.rounded(found))
+    missing = found["cpcv"].get("missing")
+    say(missing or f"median Sharpe ratio of the paths {found['cpcv']['median']:.3f} a bin of time")
+
+
+if __name__ == "__main__":
+    run("cross_validate", main)

@@ -1,0 +1,94 @@
+"""The performance report reads what the runner's own storage writes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows import performance, performance_page
+from live.storage import Storage
+from live.storage_schema import Record
+from market.errors import ScalperError
+
+MINUTE = 60_000_000_000
+START = 1_768_460_400_000_000_000
+WALL = int(datetime(2026, 1, 16, tzinfo=UTC).timestamp() * 1e9)
+NOW = datetime(2026, 1, 17, tzinfo=UTC)
+
+
+def _session(
+    storage: Storage, name: str, alias: str, mode: str, mean_rub: float, trips: int, seed: int
+) -> None:
+    """A session of two hours: a round trip every other minute, and the signals before them."""
+    rng = np.random.default_rng(seed)
+    summary = json.dumps({"from_ns": START, "to_ns": START + 120 * MINUTE})
+    storage.put(Record("sessions", {
+        "session_id": name, "mode": mode, "alias": alias, "model_version": "3" if alias == "prod" else "4",
+        "watermark": "SIMULATED", "started_wall_ns": WALL, "summary": summary,
+    }))  # fmt: skip
+    for i in range(trips):
+        entry = START + i * 2 * MINUTE
+        storage.put(Record("signals", {
+            "session_id": name, "trace_id": f"{name}-{i}", "now_ns": entry, "ticker": "SIMP", "side": 1,
+            "outcome": "ENTRY",
+        }))  # fmt: skip
+        net = round(float(rng.normal(mean_rub, 2.0)) * 1e9)
+        storage.put(Record("trips", {
+            "session_id": name, "trace_id": f"{name}-{i}", "ticker": "SIMP", "side": 1, "lots": 1,
+            "entry_ns": entry, "exit_ns": entry + MINUTE, "gross_nano": net + 10**9, "fees_nano": 10**9,
+            "net_nano": net, "exit_reason": "HORIZON",
+        }))  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "runtime" / "scalper.db"
+    path.parent.mkdir()
+    storage = Storage.open(path, path.with_name("fallback.jsonl"))
+    _session(storage, "a", "prod", "paper", 0.0, 60, seed=1)
+    _session(storage, "b", "shadow", "shadow", 3.0, 60, seed=2)
+    storage.close()
+    return tmp_path
+
+
+def test_champion_and_challenger_on_the_market_that_both_saw(folder: Path) -> None:
+    found = performance.collect(folder, now=NOW)
+    assert [v.name for v in found.versions] == ["prod v3 (paper)", "shadow v4 (shadow)"]
+    (duel,) = found.duels
+    assert duel.minutes == 120 and duel.low_rub > 0 and duel.agreement == 1.0
+    assert duel.line().endswith(": better") and "[SIMULATED]" in found.headline()
+    assert found.rows()[0]["round trips"] == "60" and found.rows()[0]["fees RUB"] == "60.00"
+
+
+def test_too_little_is_called_too_little(tmp_path: Path) -> None:
+    path = tmp_path / "runtime" / "scalper.db"
+    path.parent.mkdir()
+    storage = Storage.open(path, path.with_name("fallback.jsonl"))
+    _session(storage, "a", "prod", "paper", 0.0, 5, seed=1)
+    _session(storage, "b", "shadow", "shadow", 50.0, 5, seed=2)
+    storage.close()
+    found = performance.collect(tmp_path, now=NOW)
+    assert found.rows()[0]["95 %"] == "too few round trips to say"
+    assert found.duels[0].line().endswith("no difference shown")
+
+
+def test_the_page_opens_without_a_network_and_escapes_what_it_shows(folder: Path) -> None:
+    page = performance_page.write(performance.collect(folder, now=NOW), folder / "out").read_text()
+    assert "SIMULATED" in page and "<polyline" in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
+    assert json.loads((folder / "out" / "performance.json").read_text())["duels"]
+
+
+def test_old_sessions_and_missing_or_foreign_databases(folder: Path, tmp_path: Path) -> None:
+    later = performance.collect(folder, now=datetime(2026, 3, 1, tzinfo=UTC))
+    assert later.versions == () and later.headline() == "no session in the last 7 days"
+    assert performance.collect(tmp_path / "elsewhere").versions == ()
+    with pytest.raises(ScalperError, match="there is no runner database"):
+        performance.collect(folder, [Path("nowhere.db")])
+    (folder / "foreign.db").write_text("not a database at all, but long enough to be read as one" * 20)
+    with pytest.raises(ScalperError, match="cannot be read as a runner's database"):
+        performance.collect(folder, [Path("foreign.db")])
