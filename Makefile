@@ -37,7 +37,7 @@ export UV_LINK_MODE ?= copy
 help:  ## this text
 	@echo "Scalper: order books in, signed models out, a runner that trades them."
 	@echo
-	@echo "  make demo                 set up, then run the whole line on the simulated market (about 5 minutes):"
+	@echo "  make demo                 set up, then run the whole line on the simulated market (about 6 minutes):"
 	@echo "                            data -> four models -> signed bundle -> registry -> gate -> live-runner on the paper exchange"
 	@echo "      RECORDING=<path>      ... on your own recording instead (a recording's folder, or the MOEX RTS sample's folder)"
 	@echo "      MINUTES=<n>           ... trade at most n minutes of market time"

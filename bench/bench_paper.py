@@ -33,6 +33,9 @@ from market.types import DEPTH, NANO, SECOND_NS, Books, Instrument, InstrumentDa
 RATE = 1_000
 SECONDS = 10
 WARM_UP_S = 2
+ROUNDS = 3
+"""In turns, the quieter one counts: on a rented core the host takes tenths of a second for itself, and then
+both are late alike."""
 START_NS = 1_768_460_400 * SECOND_NS
 SHARE = Instrument(
     "11111111-aaaa-4000-8000-000000000001", "SIMP", "TQBR", "FIGI0SIMP", "share", 10, 10_000_000, 100_000_000
@@ -172,11 +175,14 @@ def encode_us() -> dict[str, float]:
 def main() -> None:
     for name, us in encode_us().items():
         print(f"  one book, {name:<18} {us:7.1f} us of CPU")
-    for name, plain in (("paper exchange", False), ("ordinary protobuf", True)):
-        got = measure(plain=plain)
+    ways = (("paper exchange", False), ("ordinary protobuf", True))
+    rounds = [{name: measure(plain=plain) for name, plain in ways} for _ in range(ROUNDS)]
+    for name, _ in ways:
+        got = min((one[name] for one in rounds), key=lambda figures: figures["p99"])
         print(
             f"  {RATE} books/s, {name:<18} p50 {got['p50']:6.2f} ms  p99 {got['p99']:6.2f} ms  "
-            f"worst {got['worst']:7.2f} ms behind schedule, server {got['busy']:3.0f} % of one core "
+            f"worst {got['worst']:7.2f} ms behind schedule (best of {ROUNDS}), "
+            f"server {got['busy']:3.0f} % of one core "
             f"({got['books']:.0f} books, {SHARE.tick_nano / NANO:g} RUB tick, TLS)"
         )
 
