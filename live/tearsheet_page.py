@@ -102,7 +102,7 @@ def _tiles(sheet: Mapping[str, Any]) -> str:
          f"{_percent(trips['hit_ratio'])}, break-even {_percent(trips['break_even'])}",
          (trips["hit_ratio"] or 0) - (trips["break_even"] or 0) if trips["break_even"] is not None else 0),
         ("orders / fills", f"{counts['orders']:,} / {counts['fills']:,}",
-         f"{counts['signals']:,} signals", 0),
+         f"{counts['signals']:,} signals, a repeated refusal once", 0),
     ]  # fmt: skip
     return '<div class="tiles">' + "".join(
         f'<div class="tile"><span>{name}</span><b class="{_tone(good)}">{value}</b><span>{about}</span></div>'
