@@ -47,6 +47,7 @@ def engine_config(config: RunnerConfig, fee_ppm: Mapping[str, int] | None = None
             max_consecutive_losses=risk.max_consecutive_losses,
             vix_threshold_e2=max(1, _whole(risk.vix_threshold, 100)),
             price_collar_bps=risk.price_collar_bps,
+            atr_min_bars=risk.atr_min_bars,
         ),
         execution=ExecutionConfig(
             vwap_threshold_lots=execution.vwap_threshold_lots,

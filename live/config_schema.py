@@ -123,6 +123,9 @@ class Risk:
         "", "uid of the volatility index at the broker (RVI), polled for its last price; empty = not watched"
     )
     vix_poll_seconds: float = key(15.0, "between two looks at the index", low=1, high=3600)
+    atr_min_bars: int = key(
+        5, "one-minute bars before the first entry; fewer measure the stop from fewer", low=1, high=5
+    )
     price_collar_bps: int = key(
         50, "no order further than this from the middle of the book", low=1, high=10_000
     )

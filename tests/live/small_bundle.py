@@ -23,9 +23,9 @@ HOURS = 0.4
 TRAINED_SHARE = 0.5
 
 
-def make_recording(path: Path) -> Recording:
-    """Half an hour of two instruments, four books a second."""
-    return simulate_recording(path, SPECS, hours=HOURS)[0]
+def make_recording(path: Path, hours: float = HOURS) -> Recording:
+    """Half an hour (or ``hours``) of two instruments, four books a second."""
+    return simulate_recording(path, SPECS, hours=hours)[0]
 
 
 def make_bundle(
@@ -36,16 +36,21 @@ def make_bundle(
     watermark: str = "SIMULATED",
     rounds: int = 30,
     threshold_bps: float = 0.0,
+    trained_share: float = TRAINED_SHARE,
+    live_share: float | None = None,
 ) -> Bundle:
-    """Trains on the first half of ``recording`` and signs with the key pair in ``keys`` (made if absent)."""
+    """Trains on the first ``trained_share`` of ``recording`` and signs with the key pair in ``keys`` (made if
+    absent); the paper exchange plays what lies behind ``live_share`` (None: all the rest).
+    """
     if not (keys / "signing.key").exists():
         generate_keys(keys)
-    rows, answers, edge_ns = [], [], 0
+    rows, answers, edge_ns, live_ns = [], [], 0, 0
     for instrument in recording.info.instruments:
         day = recording.read(instrument.ticker, recording.info.days[instrument.ticker][0])
         table = compute(day)
-        n = int(len(table.recv_ns) * TRAINED_SHARE)
+        n = int(len(table.recv_ns) * trained_share)
         edge_ns = int(table.recv_ns[n])
+        live_ns = int(table.recv_ns[int(len(table.recv_ns) * (live_share or trained_share))])
         ahead = np.arange(n - HORIZON_ROWS) + HORIZON_ROWS
         move = table.mid2[ahead].astype(float) - table.mid2[: n - HORIZON_ROWS]
         fit = np.array([usable(int(s)) for s in table.status[: n - HORIZON_ROWS]])
@@ -78,7 +83,7 @@ def make_bundle(
         "fee_ppm": dict.fromkeys(tickers, 0),
         "instruments": [i.to_dict() for i in recording.info.instruments],
         "data_hash": recording.data_hash(), "code_hash": "0" * 64, "params": {}, "seeds": {}, "versions": {},
-        "trained_from_ns": edge_ns - 1, "trained_to_ns": edge_ns, "live_from_ns": edge_ns,
+        "trained_from_ns": edge_ns - 1, "trained_to_ns": edge_ns, "live_from_ns": live_ns,
         "valid_until_ns": edge_ns + 30 * 86_400 * SECOND_NS, "metrics": {}, "quantisation": {},
     }  # fmt: skip
     return write_bundle(folder, files, manifest, keys / "signing.key")
