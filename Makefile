@@ -8,8 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements/platform.lock
-# Half of the tests' time is market time, waited for: two files at once take little more than the longer one.
-PARALLEL := -n 2 --dist loadfile
+# Half of the tests' time is market time, waited for: two files at once take little more than the longer one. The order of
+# the files is that of tests/conftest.py, the longest first.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 # uv does not read pip's settings: hand over what a machine may have set for pip.
 empty :=

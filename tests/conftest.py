@@ -15,6 +15,16 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST_FIRST = (
+    "test_the_line", "test_runner_paper", "test_platform", "test_export", "test_training", "test_features",
+    "test_recovery",
+)  # fmt: skip
+"""Files whose tests take minutes: begun last, one of them keeps one worker busy and leaves the other idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: at for at, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session")
