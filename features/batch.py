@@ -91,7 +91,7 @@ def compute(day: InstrumentDay, leader: InstrumentDay | None = None) -> FeatureT
     bid_px, bid_qty = _own(books.bid_px, np.int32), _own(books.bid_qty, np.int32)
     ask_px, ask_qty = _own(books.ask_px, np.int32), _own(books.ask_qty, np.int32)
     leader_ns, leader_mid2 = quotes(leader.books if leader is not None else Books.empty())
-    fs, st = new_state()
+    fs, st = new_state(day.instrument.kind)
     run(
         fs, st, _own(kind, np.int8), _own(row, np.int64),
         _own(books.recv_ns, np.int64), bid_px, bid_qty, ask_px, ask_qty, _own(books.flags, np.uint8),

@@ -30,5 +30,5 @@ def _window(spec: FeatureSpec) -> str:
 
 def _marks(spec: FeatureSpec) -> str:
     marks = [spec.mirror if spec.mirror in (ODD, EVEN) else f"mirrors {spec.mirror}"]
-    marks += [name for name in ("aligned", "seasonal") if getattr(spec, name)]
+    marks += [name for name in ("aligned", "seasonal", "feed") if getattr(spec, name)]
     return "; " + ", ".join(marks)

@@ -25,6 +25,7 @@ from features.layout import (
     C_RACE,
     C_REFILL,
     C_RETURN,
+    C_SESSION,
     C_SINCE_BOOK,
     C_SLOPE,
     C_SPREAD,
@@ -36,6 +37,7 @@ from features.layout import (
     C_VPIN,
     C_VWAP,
     C_WEIGHTED_MID,
+    CLOSES_S,
     COST_LEVEL_SIZES,
     DAY_S,
     DEPTH_WEIGHT,
@@ -70,12 +72,14 @@ from features.layout import (
     N_MOMENTUM,
     N_NEAR,
     N_QUOTE,
+    N_SESSION,
     N_SIGNAL,
     N_TAPE,
     N_VOL,
     NEAR_HALF_TICKS,
     NEAR_WEIGHT,
     NONE,
+    OPENS_S,
     PER_SECOND,
     QUOTE,
     RACE,
@@ -87,6 +91,7 @@ from features.layout import (
     ROOT_MOMENTUM,
     ROOT_RETURN,
     SCRATCH,
+    SESSION_CAP_MIN,
     SIGNAL,
     SINCE_BOOK_CAP_S,
     SLOPE_LEVELS,
@@ -100,6 +105,7 @@ from features.layout import (
     TAPE_STRIDE,
     VARIANCE,
     VARIANCE_WEIGHT,
+    VENUE,
     VPIN_FULL,
     VPIN_SUM,
     VPIN_TOTAL,
@@ -331,13 +337,20 @@ def write_moves(fs: F64, st: I64, out: F32) -> None:
 
 
 @jit
-def write_states(fs: F64, since_ns: int, now_ns: int, out: F32) -> None:
+def write_states(fs: F64, st: I64, since_ns: int, now_ns: int, out: F32) -> None:
     """Resilience, the time since the book before (negative: there was none), and the clock."""
     for s in range(2):
         if fs[REFILL + 2 * s + 1] > LEAST_LOSSES:
             out[C_REFILL + s] = fs[REFILL + 2 * s] / fs[REFILL + 2 * s + 1]
     if since_ns >= 0:
         out[C_SINCE_BOOK] = min(since_ns * 1e-9, SINCE_BOOK_CAP_S)
-    angle = 2 * math.pi / DAY_S * (((now_ns + MOSCOW_NS) % (DAY_S * 1_000_000_000)) * 1e-9)
+    wall_s = ((now_ns + MOSCOW_NS) % (DAY_S * 1_000_000_000)) * 1e-9
+    angle = 2 * math.pi / DAY_S * wall_s
     out[C_DAY] = math.sin(angle)
     out[C_DAY + 1] = math.cos(angle)
+    venue = st[VENUE]
+    if venue != NONE:
+        for k in range(N_SESSION):
+            if OPENS_S[venue, k] <= wall_s < CLOSES_S[venue, k]:
+                out[C_SESSION] = min((wall_s - OPENS_S[venue, k]) / 60.0, SESSION_CAP_MIN)
+                out[C_SESSION + 1] = min((CLOSES_S[venue, k] - wall_s) / 60.0, SESSION_CAP_MIN)

@@ -42,6 +42,8 @@ class FeatureSpec:
 
     ``mask`` says when the value is NaN. ``seasonal`` marks clock features: they move by construction, so
     drift watchers leave them out, and a model may only use them when it was fitted on several days.
+    ``feed`` marks what measures the pace at which books are delivered: a recording cannot say how a live feed
+    will pace them, so scaled learners do not see it (milliseconds of jitter would be five of its sigmas).
     ``aligned``: two snapshots are compared price by price; without it level m is compared with level m, so
     that a move of the touch shifts every level. ``mirror`` says what the column does where buyers and sellers
     change places (bids become asks, prices are negated): ``odd`` changes its sign, ``even`` stays, a column's
@@ -56,10 +58,12 @@ class FeatureSpec:
     mirror: str
     seasonal: bool = False
     aligned: bool = False
+    feed: bool = False
 
 
 _NEVER = "never on a valid book"
 _LEVEL = "the level is absent on either side"
+_CLOSED = "outside the usual sessions of its kind, or the kind is not known"
 _LEADER = "no leader, none heard for 10 s, or for under 20 s in all"
 _FLOW = "asinh of lots per mean level size"
 
@@ -228,6 +232,12 @@ def _states() -> Iterator[FeatureSpec]:
     none = "no such loss in the last minutes"
     yield spec("resilience_bid", refill, 60, "0..1", none, "resilience_ask")
     yield spec("resilience_ask", f"{refill}, ask side", 60, "0..1", none, "resilience_bid")
-    yield spec("since_book", "seconds since the book before, up to 3", 0, "s", "the first book", EVEN)
+    yield spec("since_book", "seconds since the book before, up to 3", 0, "s", "the first book", EVEN,
+               feed=True)  # fmt: skip
     yield spec("day_sin", "sin of the Moscow time of day", 0, "-1..1", _NEVER, EVEN, seasonal=True)
     yield spec("day_cos", "cos of the Moscow time of day", 0, "-1..1", _NEVER, EVEN, seasonal=True)
+    for name, source in (
+        ("since_open", "minutes since continuous trading began, up to 30"),
+        ("to_break", "minutes to the next clearing, auction or close, up to 30"),
+    ):
+        yield spec(name, f"{source}; the venue's usual day", 0, "minutes", _CLOSED, EVEN, seasonal=True)

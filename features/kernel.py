@@ -46,6 +46,7 @@ from features.layout import (
     I_SIZE,
     JIT,
     KEPT,
+    KINDS,
     MEAN_DEPTH,
     MICRO_NS,
     MID2,
@@ -66,6 +67,7 @@ from features.layout import (
     SPREAD,
     SPREAD_NS,
     VALID_NS,
+    VENUE,
     WARM_FROM,
     jit,
 )
@@ -83,23 +85,29 @@ from features.moves import (
 from features.schema import CROSSED, DUPLICATE, GAP, GAP_NS, INCONSISTENT, ONE_SIDED, WARMUP, WARMUP_NS
 from features.tape import add_trade, pass_tape
 from market.types import BOOK_CONSISTENT, DEPTH
+from market.venues import VENUES
 
 PARTS: Final = (
     "layout.py", "moves.py", "tape.py", "learnt.py", "leader.py", "logs.py", "columns.py",
 )  # fmt: skip
 FROZEN: Final = (
-    schema.schema_hash(), GAP_NS, WARMUP_NS, DEPTH, BOOK_CONSISTENT,
+    schema.schema_hash(), repr(VENUES), GAP_NS, WARMUP_NS, DEPTH, BOOK_CONSISTENT,
     *(hashlib.sha256(Path(__file__).with_name(part).read_bytes()).hexdigest() for part in PARTS),
 )  # fmt: skip
 """What the machine code takes from other files."""
 FROZEN_TAG: Final = int(hashlib.sha256(repr(FROZEN).encode()).hexdigest()[:15], 16)
 
 
-def new_state() -> tuple[F64, I64]:
-    """State before the first event: float64 [F_SIZE] and int64 [I_SIZE]."""
+def new_state(kind: str | None = None) -> tuple[F64, I64]:
+    """State before the first event of an instrument of ``kind``: float64 [F_SIZE] and int64 [I_SIZE].
+
+    A kind without a usual day (None too) has no session columns.
+    """
     fstate, istate = np.empty(F_SIZE), np.empty(I_SIZE, np.int64)
     clear.py_func(fstate, istate)
     fstate[:F_KEPT], istate[:KEPT] = 0.0, NONE
+    if kind in KINDS:
+        istate[VENUE] = KINDS.index(kind)
     return fstate, istate
 
 
@@ -216,7 +224,7 @@ def step_book(
     write_tape(fs, st, mid2, out)
     write_moves(fs, st, out)
     write_leader(fs, st, recv_ns, out)
-    write_states(fs, since_ns, recv_ns, out)
+    write_states(fs, st, since_ns, recv_ns, out)
     return status
 
 

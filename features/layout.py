@@ -7,6 +7,7 @@ that the order of the declaration is the order of the rows.
 from __future__ import annotations
 
 import math
+from datetime import time
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from features import declaration as d
 from features import schema
 from market.types import DEPTH
+from market.venues import VENUES
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -64,15 +66,32 @@ ROOT_LEADER: Final = np.sqrt(np.array(d.LEADER_WINDOWS_S, float))
 STEPS: Final = np.array(d.STEPS, np.int64)
 ACTIVITY_SCALE: Final = np.array([1000.0 / w for w in d.ACTIVITY_WINDOWS_S])
 
-# Whole numbers in the state. The clock and what is known of a leader outlive a gap of this instrument.
+KINDS: Final = tuple(VENUES)
+"""Kinds of instruments whose venue's usual day is known."""
+
+
+def _wall_s(at: time) -> float:
+    return at.hour * 3600.0 + at.minute * 60.0
+
+
+_SESSIONS = [VENUES[kind].continuous() for kind in KINDS]
+N_SESSION: Final = max(len(sessions) for sessions in _SESSIONS)
+OPENS_S: Final = np.full((len(KINDS), N_SESSION), np.inf)
+CLOSES_S: Final = np.full((len(KINDS), N_SESSION), -np.inf)
+for _k, _sessions in enumerate(_SESSIONS):
+    for _n, (_open, _close) in enumerate(_sessions):
+        OPENS_S[_k, _n], CLOSES_S[_k, _n] = _wall_s(_open), _wall_s(_close)
+SESSION_CAP_MIN: Final = 30.0
+
+# Whole numbers in the state. Clock, venue and what is known of a leader outlive a gap of this instrument.
 NONE: Final = -(1 << 62)
-CLOCK, LEADER_FROM, LEADER_NS, LEADER_MID2, LEADER_BEFORE = range(5)
-KEPT: Final = 5
-VALID_NS, WARM_FROM, HAS_PREV, MID2, SPREAD, SPREAD_NS, MID_NS, GRID, GRID_FILLED, LAST_TRADE = range(5, 15)
-TAPE_NS, LAST_RETURN, STEP_AT, MICRO_NS, N_PREV_BID, N_PREV_ASK = range(15, 21)
-LOST: Final = 21
+CLOCK, VENUE, LEADER_FROM, LEADER_NS, LEADER_MID2, LEADER_BEFORE = range(6)
+KEPT: Final = 6
+VALID_NS, WARM_FROM, HAS_PREV, MID2, SPREAD, SPREAD_NS, MID_NS, GRID, GRID_FILLED, LAST_TRADE = range(6, 16)
+TAPE_NS, LAST_RETURN, STEP_AT, MICRO_NS, N_PREV_BID, N_PREV_ASK = range(16, 22)
+LOST: Final = 22
 """A side's loss that waits for its second to pass: when, at which price, lots before, lots after."""
-VPIN_SIZE, VPIN_LOTS, VPIN_SIGNED, VPIN_FULL, VPIN_SUM, VPIN_TOTAL = range(29, 35)
+VPIN_SIZE, VPIN_LOTS, VPIN_SIGNED, VPIN_FULL, VPIN_SUM, VPIN_TOTAL = range(30, 36)
 RING: Final = 36
 RING_SIZE: Final = 256
 STEP_RING: Final = RING + RING_SIZE
@@ -168,6 +187,7 @@ C_LEADER: Final = _column("leader_move_1s")
 C_REFILL: Final = _column("resilience_bid")
 C_SINCE_BOOK: Final = _column("since_book")
 C_DAY: Final = _column("day_sin")
+C_SESSION: Final = _column("since_open")
 
 N_ASINH: Final = C_VOLUME
 """The columns before this one are asinh of what SCRATCH holds, those up to N_LOG are log(1 + it)."""

@@ -137,7 +137,7 @@ def stream_rows(
     said = deque(zip(*(a.tolist() for a in quotes(leader.books)), strict=True)) if leader else deque()
     books, trades = day.books, day.trades
     X, status = np.empty((len(books), F), np.float32), np.zeros(len(books), np.uint8)
-    stream = stream or FeatureStream()
+    stream = stream or FeatureStream(day.instrument.kind)
     kind, row = merge(books, trades)
     for k, r in zip(kind.tolist(), row.tolist(), strict=True):
         while said and said[0][0] <= (books if k == BOOK else trades).recv_ns[r]:

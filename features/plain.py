@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from features import declaration as d
 from features.schema import NAMES, F
 from market.types import InstrumentDay
+from market.venues import VENUES
 
 Row = dict[str, float]
 F64 = NDArray[np.float64]
@@ -66,6 +67,8 @@ class History:
         )
 
         self.component = self._components()
+        usual = VENUES[day.instrument.kind].continuous() if day.instrument.kind in VENUES else ()
+        self.sessions = [[at.hour * 3600 + at.minute * 60 for at in session] for session in usual]
 
     def _components(self) -> F64:
         """After each snapshot, one step of power iteration on the covariance of the levels' 1 s flows."""
@@ -191,7 +194,11 @@ def _times(h: History, n: int) -> Row:
     for name, series in (("since_spread_change", h.spread), ("since_mid_change", h.mid)):
         changed = np.flatnonzero(np.diff(series[: n + 1]) != 0)
         row[name] = math.log1p(h.t[n] - (h.t[changed[-1] + 1] if len(changed) else 0.0))
-    angle = 2 * math.pi * ((h.ns[n] / 1e9 + 3 * 3600) % 86400) / 86400
+    wall = (h.ns[n] / 1e9 + 3 * 3600) % 86400
+    angle = 2 * math.pi * wall / 86400
+    for opens, closes in h.sessions:
+        if opens <= wall < closes:
+            row |= {"since_open": min((wall - opens) / 60, 30), "to_break": min((closes - wall) / 60, 30)}
     return row | {"day_sin": math.sin(angle), "day_cos": math.cos(angle)}
 
 

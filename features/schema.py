@@ -45,6 +45,8 @@ NAMES: Final[tuple[str, ...]] = tuple(f.name for f in FEATURES)
 F: Final = len(FEATURES)
 SEASONAL: Final[tuple[int, ...]] = tuple(k for k, f in enumerate(FEATURES) if f.seasonal)
 """Columns of the clock features."""
+FEED: Final[tuple[int, ...]] = tuple(k for k, f in enumerate(FEATURES) if f.feed)
+"""Columns that measure the pace of the feed."""
 
 
 def _mirror() -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -15,10 +15,14 @@ from market.types import DEPTH
 
 
 class FeatureStream:
-    """The kernel with the state of one instrument. Not for several threads."""
+    """The kernel with the state of one instrument. Not for several threads.
 
-    def __init__(self) -> None:
-        self._fs, self._st = new_state()
+    ``kind``: ``Instrument.kind``, whose venue's usual day the session columns tell; None masks them.
+    """
+
+    def __init__(self, kind: str | None = None) -> None:
+        self._kind = kind
+        self._fs, self._st = new_state(kind)
         # The kernel is compiled for writable contiguous int32 rows. A caller that has them is served without
         # a copy; at the first view, list or other type this stream turns to copying.
         self._copying = False
@@ -78,7 +82,7 @@ class FeatureStream:
 
     def reset(self) -> None:
         """Forget everything, the clock too: the next book starts a new warm-up."""
-        self._fs, self._st = new_state()
+        self._fs, self._st = new_state(self._kind)
 
     def state(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64] | str]:
         """A copy of the state, to be given to ``restore`` of another stream."""

@@ -12,6 +12,7 @@ from flows import (
     backup_cli,
     benchmark_cli,
     card_cli,
+    compute_cli,
     data_cli,
     features_cli,
     ingest_cli,
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for module in (
         registry_cli, simulate_cli, ingest_cli, data_cli, features_cli, science_cli, benchmark_cli,
-        train_cli, card_cli, platform_cli, backup_cli,
+        train_cli, card_cli, compute_cli, platform_cli, backup_cli,
     ):  # fmt: skip
         module.add(verb)
 

@@ -24,12 +24,24 @@ MINUTE_NS = 60_000_000_000
 
 
 def add(verb: VerbMaker) -> None:
-    features = verb("features", help_of("features"), "the feature schema", "scalper features list")
-    sub = features.add_subparsers(title="verbs", metavar="VERB", required=True).add_parser(
+    features = verb("features", help_of("features"), "the feature schema, and who leads whom",
+                    "scalper features list")  # fmt: skip
+    verbs = features.add_subparsers(title="verbs", metavar="VERB", required=True)
+    sub = verbs.add_parser(
         "list", help="name, window, unit, mask and source of every feature, and the schema hash"
     )
     sub.add_argument("--json", action="store_true", help="the declaration as one JSON document")
     sub.set_defaults(run=_list)
+    sub = verbs.add_parser(
+        "leaders", help="which instrument of a recording moves before which, for params.yaml: features.leader"
+    )
+    sub.add_argument("recording", type=Path, metavar="RECORDING", nargs="?", default=RECORDING,
+                     help=f"a recording, or what scalper ingest takes (default {RECORDING})")  # fmt: skip
+    sub.add_argument("--share", type=float, default=0.5,
+                     help="of the recorded time that is looked at, from its start (default 0.5, as "
+                     "split.fit: what is chosen on later blocks has seen them)")  # fmt: skip
+    sub.add_argument("--json", action="store_true", help="every pair as one JSON document")
+    sub.set_defaults(run=_leaders)
 
     sub = verb("leak-check", _leak_check, "compare rows and decisions with those on recordings cut short",
                "scalper leak-check --recording data/recording --bundle artifacts/bundle")  # fmt: skip
@@ -58,6 +70,33 @@ def _list(args: argparse.Namespace) -> int:
         return 0
     print("\n".join(catalogue.lines()))
     print(f"{schema.F} features, schema {schema.schema_hash()}")
+    return 0
+
+
+def _leaders(args: argparse.Namespace) -> int:
+    from features import leadlag
+    from flows.data_source import open_source
+
+    if not 0 < args.share <= 1:
+        raise ConfigError(f"--share {args.share:g}: give a share above 0, at most 1")
+    found = leadlag.leads(open_source([args.recording]).days(), args.share)
+    leader = leadlag.chosen(found)
+    if args.json:
+        pairs = [leadlag.to_dict(lead) for lead in found]
+        print(json.dumps({"share": args.share, "leader": leader, "pairs": pairs}, indent=2))
+        return 0
+    print("leader -> follower      lag     correlation (lower)     lead-lag ratio (lower)   minutes")
+    for lead in found:
+        print(
+            f"{lead.leader + ' -> ' + lead.follower:<20} {lead.lag_s:>4g} s {lead.correlation:>14.3f} "
+            f"({lead.correlation_low:+.3f}) {lead.ratio:>18.2f} ({lead.ratio_low:.2f}) {lead.minutes:>10}"
+            f"{'  leads' if lead.believed else ''}"
+        )
+    if leader:
+        said = ", ".join(f"{follower}: {name}" for follower, name in leader.items())
+        print(f"params.yaml: features: {{leader: {{{said}}}}}")
+    else:
+        print("nobody leads beyond doubt: leave features.leader empty")
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ from prefect.states import Completed  # noqa: E402
 
 __all__ = [
     "NothingToDo", "Progress", "create_image_artifact", "create_link_artifact", "create_markdown_artifact",
-    "create_table_artifact", "get_run_logger", "job", "reproduce", "run_command", "this_run",
+    "create_table_artifact", "emit_event", "get_run_logger", "job", "reproduce", "run_command", "this_run",
 ]  # fmt: skip
 
 
@@ -75,8 +75,7 @@ def job(
                 text = f"stale: due {late_s / 60:.0f} minutes ago, over the limit of {max_late_s / 60:.0f}"
                 get_run_logger().info(text)
                 return Completed(name="Skipped", message=text)
-            folder = Path(_bound(work, args, kwargs).get("workdir", "."))
-            with _recorded(folder, name):
+            with _recorded(name):
                 try:
                     return work(*args, **kwargs)
                 except NothingToDo as reason:
@@ -98,12 +97,6 @@ def job(
     return wrap
 
 
-def _bound(work: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    bound = inspect.signature(work).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return dict(bound.arguments)
-
-
 def _late_s() -> float:
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
@@ -121,12 +114,14 @@ def _run_name() -> str:
 
 
 @contextmanager
-def _recorded(folder: Path, name: str) -> Any:
+def _recorded(name: str) -> Any:
+    """The run's record where the platform's sweeper looks: it was started in the platform's folder, whatever
+    folder it works in."""
     run_id = this_run.id
     if run_id is None:
         yield
         return
-    with sweep.recorded(folder.resolve(), str(run_id), name) as record:
+    with sweep.recorded(Path.cwd(), str(run_id), name) as record:
         token = _record.set(record)
         try:
             yield
@@ -135,11 +130,11 @@ def _recorded(folder: Path, name: str) -> Any:
 
 
 def _tell(todo: str, ran: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
-    """On failure, crash or cancellation: an event, and a notice that says what to do."""
-    folder = Path(str(run.parameters.get("workdir", ".")))
+    """On failure, crash or cancellation: an event, and a notice that says what to do, kept in the platform's
+    folder, where `scalper status` shows it."""
     text = (state.message or state.name or "").strip()
     notice = notices.tell(
-        folder, kind=str(state.type.value), flow=ran.name, run=run.name, text=text, todo=todo
+        Path.cwd(), kind=str(state.type.value), flow=ran.name, run=run.name, text=text, todo=todo
     )
     emit_event(
         event=f"scalper.flow.{state.type.value.lower()}",

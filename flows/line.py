@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from flows import params
 from market.errors import ScalperError
 
 GRACE_S = 10.0
@@ -173,6 +174,8 @@ def repro(
         raise ScalperError(
             f"{workdir} has no dvc.yaml: run this in the project or in a workspace (`scalper workspace`)"
         )
+    if (workdir / params.PARAMS).is_file():
+        params.load(workdir / params.PARAMS)  # DVC itself would only say that a key is missing
     tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     def pass_on(line: str) -> None:

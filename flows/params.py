@@ -20,6 +20,7 @@ from market.types import Instrument
 PARAMS = Path("params.yaml")
 SIMULATED = "simulated"
 RECORDED = "recorded"
+ENGINES = ("local", "dask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,18 @@ class BundleParams:
 
 
 @dataclass(frozen=True, slots=True)
+class ComputeParams:
+    """Where parts of a stage are computed (``flows.compute``); no result depends on it. ``address``: of a
+    Dask scheduler, empty: a cluster of this machine's own with ``workers`` processes (0: as many as its cores
+    allow). ``study``: where the trials of a calibration are kept, empty: nowhere."""
+
+    engine: str = "local"
+    address: str = ""
+    workers: int = 0
+    study: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Params:
     """All of ``params.yaml``. The learners' sections stay plain dictionaries: they are keyword arguments of
     the learner's ``train``, which alone knows them."""
@@ -113,6 +126,7 @@ class Params:
     backtest: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, Any] = field(default_factory=dict)
     bundle: BundleParams = field(default_factory=BundleParams)
+    compute: ComputeParams = field(default_factory=ComputeParams)
 
     @property
     def latency_s(self) -> float:
@@ -143,9 +157,9 @@ class Params:
 
     def for_manifest(self) -> dict[str, Any]:
         """Everything that shaped the bundle and nothing that names this machine: the data's place is left
-        out, its hash is in the manifest already."""
+        out, its hash is in the manifest already, and so is the place where parts were computed."""
         out = asdict(self)
-        del out["data"]["path"]
+        del out["data"]["path"], out["compute"]
         return out
 
 
@@ -157,7 +171,7 @@ def load(path: Path = PARAMS) -> Params:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return parse(raw, where=str(path))
 
 
@@ -224,3 +238,12 @@ def _check(params: Params, where: str) -> None:
         refuse("split", shares, "positive shares that add up to 1")
     if params.costs.tariff != "recording":
         tariff_named(params.costs.tariff)
+    check_compute(params.compute, where)
+
+
+def check_compute(compute: ComputeParams, where: str) -> None:
+    """ConfigError for an engine or a number of workers that cannot be."""
+    if compute.engine not in ENGINES:
+        raise ConfigError(f"{where}: compute.engine is {compute.engine!r}; allowed: {' or '.join(ENGINES)}")
+    if compute.workers < 0:
+        raise ConfigError(f"{where}: compute.workers is {compute.workers}; allowed: 0 or more")

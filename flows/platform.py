@@ -29,6 +29,7 @@ ADDRESSES = {
     "MLFLOW_ARTIFACTS_DESTINATION": "where the MLflow server keeps files: a folder or s3://bucket/path",
     "PREFECT_SERVER_DATABASE_CONNECTION_URL": "Prefect's database: postgresql+asyncpg://user:password@host/name",
     "PREFECT_API_URL": "a Prefect server that runs elsewhere",
+    "SCALPER_COMPUTE_ADDRESS": "a Dask scheduler whose workers compute parts of stages (docs/scaling.md)",
 }
 """The only switches between one machine and several."""
 
@@ -59,7 +60,7 @@ def prefect_environment(workdir: Path) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         # A first look at a new deployment should not take a minute.
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
-        "PREFECT_RUNNER_POLL_FREQUENCY": "5",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "DO_NOT_TRACK": "1",
         # One result per run is kept in the artifacts; results on disk would be a second, stale copy.
@@ -137,7 +138,9 @@ def secrets_hidden(address: str) -> str:
 def client_environment(workdir: Path, state: Mapping[str, object] | None) -> dict[str, str]:
     """What a Prefect client of this folder's platform needs in its environment."""
     env = prefect_environment(workdir) | {
-        name: value for name, value in addresses(workdir).items() if name.startswith("PREFECT_")
+        name: value
+        for name, value in addresses(workdir).items()
+        if name.startswith(("PREFECT_", "SCALPER_COMPUTE_"))
     }
     if state is not None and "PREFECT_API_URL" not in env:
         env["PREFECT_API_URL"] = f"{state['prefect_url']}/api"

@@ -12,10 +12,16 @@ from pathlib import Path
 
 from flows import card_cli
 from flows.identity import PROJECT, file_sha256, git_state, value_sha256
+from flows.params import PARAMS
 from flows.platform import registry_settings
 from flows.signing import KEYS, PUBLIC, signed_bundle
 from flows.stages.common import BACKTEST, BUNDLE
 from models.bundle import Bundle
+
+LOCK = Path("dvc.lock")
+BESIDE = (BACKTEST / "report.html", LOCK, Path(PARAMS))
+"""Kept in the run of a version: the backtest, and what ``dvc pull`` needs to bring back everything that led
+to it (docs/decisions/0006-the-lock-is-kept-with-the-version.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,10 @@ def publish(workdir: Path, *, flow_run: str = "") -> Published:
 
     uri = store(workdir)
     bundle = signed_bundle(workdir / BUNDLE, workdir / KEYS)
-    report = workdir / BACKTEST / "report.html"
+    beside = [path for name in BESIDE if (path := workdir / name).is_file()]
     number = registry.publish(
         bundle.path, uri=uri, tags=lineage(workdir, bundle, flow_run), public_key_path=workdir / PUBLIC,
-        attachments=[*([report] if report.is_file() else []), *card_cli.for_registry(workdir)],
+        attachments=[*beside, *card_cli.for_registry(workdir)],
     )  # fmt: skip
     if uri.startswith("sqlite:"):
         # Registered once for each manifest, so perhaps under a key that has been replaced since.
@@ -66,7 +72,7 @@ def lineage(workdir: Path, bundle: Bundle, flow_run: str = "") -> dict[str, str]
     manifest.)"""
     return {
         **git_state(PROJECT),
-        "dvc.lock": file_sha256(workdir / "dvc.lock"),
+        "dvc.lock": file_sha256(workdir / LOCK),
         "params.hash": value_sha256(bundle.manifest["params"]),
         "prefect.flow_run": flow_run or "none: published by hand",
     }
@@ -97,7 +103,10 @@ def journal(workdir: Path) -> Path:
     return workdir / "runtime" / "mlflow" / registry.JOURNAL
 
 
-def page_of(version: int) -> str:
-    """The version's page in MLflow's UI, where the platform tells which address that has; else empty."""
+def page_of(workdir: Path, version: int) -> str:
+    """The version's page in MLflow's UI, where the platform tells which address that has; empty without a
+    platform, or where ``workdir`` has a registry of its own that the platform's server does not show."""
     ui = os.environ.get("SCALPER_MLFLOW_UI", "")
+    if store(workdir) != store(Path.cwd()):
+        return ""
     return f"{ui}/#/models/{registry_settings()['model']}/versions/{version}" if ui else ""

@@ -44,7 +44,7 @@ from market.errors import ConfigError, ScalperError
 READY_S = 240.0
 """How long a server may take to answer: the first start creates its database."""
 LOOK_S = 0.5
-SWEEP_S = 20.0
+SWEEP_S = 10.0
 RESTARTS, WITHIN_S = 5, 600.0
 """A process that ends more often than this within this time is not started again."""
 MAX_PAUSE_S = 30.0

@@ -1,10 +1,10 @@
 """Runs whose process is gone: told to Prefect, and what they left behind ended.
 
 A flow's process writes ``runtime/platform/runs/<flow run id>.json`` when it begins (its pid and the time that
-pid was created) and adds the process groups it starts. A run that Prefect calls Running while that process is
-dead has crashed: `kill -9`, out of memory, a power cut. Prefect's own heartbeats find some of these after
-minutes; this finds them within seconds, and also ends the training that an orphaned ``dvc repro`` goes on
-with.
+pid was created) and adds the process groups it starts: in the platform's folder, also when it works in a
+workspace. A run that Prefect calls Running while that process is dead has crashed: `kill -9`, out of memory,
+a power cut. Prefect's own heartbeats find some of these after minutes; this finds them within seconds, and
+also ends the training that an orphaned ``dvc repro`` goes on with.
 """
 
 from __future__ import annotations

@@ -57,14 +57,18 @@ def run(config: RunnerConfig, args: argparse.Namespace) -> int:
             fill_models=("queue", *(m for m in FILL_MODELS if m != "queue")), queue=queue, tickers=tickers,
             latency=backtest_latency(settings), slippage_ticks=settings.slippage_ticks,
             max_orders=settings.max_orders, vary=sensitivity if args.sensitivity else None,
-            progress=None if args.quiet else Progress(),
+            progress=None if args.quiet or args.json else Progress(),
         )  # fmt: skip
+    if args.output is not None:
+        write_report(args.output, result, config, notes)
+    if args.json:
+        print(json.dumps(report(result, config, notes), indent=1))
+        return 0
     print("\n".join(lines(result)))
     print(f"order list {result.order_list_hash[:16]}, data watermark {result.watermark}")
     for note in notes:
         print(note)
     if args.output is not None:
-        write_report(args.output, result, config, notes)
         print(f"wrote {args.output} and {args.output.with_suffix('.html')}")
     return 0
 

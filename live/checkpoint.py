@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,21 @@ class CheckpointError(ScalperError):
     """The checkpoint exists but cannot be trusted."""
 
 
+_WRITING = threading.Lock()
+
+
 def save(path: Path, body: dict[str, Any]) -> None:
     """Replaces the checkpoint (temporary file, fsync, rename): a crash leaves the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _canonical(body)
     document = f'{{"format":{FORMAT},"sha256":"{_digest(text)}","body":{text}}}\n'
     part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(document)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with _WRITING:  # a thread whose task was cancelled may still be at it
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(document)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -5,12 +5,14 @@ instant.
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from live import cli_audit, cli_keys, cli_recovery, cli_report, cli_shell
+from live import cli_audit, cli_keys, cli_record, cli_recovery, cli_report, cli_shell, cli_switch
 from market.errors import ConfigError, ScalperError
 
 DEFAULT_CONFIG = "live.yaml"
@@ -37,6 +39,7 @@ examples:
   live-runner restore --verify                    a drill: restore the last copy and replay its session
 
 Without --config the file live.yaml is used if it is there, else the defaults (paper trading).
+With --json every command prints JSON on stdout instead of words; a failure stays one line on stderr.
 Exit codes: 0 done; 1 a component failed while trading, or what was asked for does not hold (a replay that
 differs, a broken audit, a copy that proves nothing); 2 something you can fix (the message says what); 130
 interrupted from the keyboard.
@@ -60,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        if run is _trade:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has seen enough
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +116,6 @@ def _parser() -> argparse.ArgumentParser:
         "health-check", _health, "try everything a start needs, without trading", "health-check --model prod"
     )
     sub.add_argument("--model", default=None, metavar="ALIAS", help="alias to check (default: model.alias)")
-    sub.add_argument("--json", action="store_true", help="for scripts")
 
     sub = command(
         "backtest", _backtest, "run a bundle over a recording with the live engine",
@@ -141,53 +148,12 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("session_dir", type=Path)
     sub.add_argument("--compare", action="store_true", help="orders and result beside a simulation")
-    sub.add_argument("--json", action="store_true", help="for scripts")
     sub.add_argument("--bundle", type=Path, default=None, help="default: the copy that its runner pulled")
-
-    sub = command(
-        "record", _record, "write the market's books and trades into a recording, without trading",
-        "record --instruments SBER,GAZP --minutes 60 --out recordings/january",
-    )  # fmt: skip
-    sub.add_argument("--out", type=Path, default=None, metavar="DIR", help="default: RUNTIME/recording")
-    sub.add_argument(
-        "--minutes",
-        type=float,
-        default=None,
-        metavar="N",
-        help="market time (default: until the session ends)",
-    )
-    sub.add_argument("--instruments", default="", metavar="A,B", help="default: data.instruments")
-    sub.add_argument(
-        "--recover", type=Path, default=None, metavar="DIR", help="finish a killed recording, only"
-    )
-    sub.add_argument("--quiet", action="store_true", help="no progress lines")
-
-    sub = command("status", _status, "what the runner is doing, and what holds it", "status")
-    sub.add_argument("--json", action="store_true", help="the raw status")
-
-    sub = command("halt", _halt, "send no orders until `resume`", 'halt --reason "news at 14:00"')
-    sub.add_argument("--reason", required=True)
-
-    sub = command(
-        "resume",
-        _resume,
-        "remove the halt; lift holds that only a person may lift",
-        "resume --reason checked",
-    )
-    sub.add_argument(
-        "--hold", action="append", default=[], metavar="NAME", help="only this hold (may be repeated)"
-    )
-    sub.add_argument("--reason", default="")
-
-    sub = command("keygen", _keygen, "make the Fernet key of enc: values", "keygen")
-    sub.add_argument("--force", action="store_true", help="replace the key (what it encrypted is lost)")
-
-    command("encrypt", _encrypt, "encrypt a secret read from the keyboard or stdin", "encrypt < token.txt")
 
     sub = command("dashboard", _dashboard, "serve the dashboard", "dashboard --port 8000")
     sub.add_argument("--host", default=None)
     sub.add_argument("--port", type=int, default=None)
-    for verbs in (cli_audit, cli_recovery, cli_report, cli_keys, cli_shell):
+    for verbs in (cli_switch, cli_record, cli_audit, cli_recovery, cli_report, cli_keys, cli_shell):
         verbs.add(command, _load)
     return parser
 
@@ -211,6 +177,9 @@ def _add_common(parser: argparse.ArgumentParser, default: Any = None) -> None:
         "--set", action="append", default=default, metavar="SECTION.KEY=VALUE", dest="overrides",
         help="change one setting for this run (may be repeated)",
     )  # fmt: skip
+    parser.add_argument(
+        "--json", action="store_true", default=default or False, help="JSON instead of words, for scripts"
+    )
 
 
 def _load(args: argparse.Namespace, *, decrypt: bool = True, extra: Sequence[str] = ()) -> Any:
@@ -233,16 +202,29 @@ def _trade(args: argparse.Namespace) -> int:
 
     shadow = args.shadow or args.model.partition("@")[0] == "shadow"
 
-    async def run() -> int:
-        return await Runner(config, Options(args.model, shadow, args.quiet, args.record)).run()
+    runner = None
 
-    return asyncio.run(run())
+    async def run() -> int:
+        nonlocal runner
+        runner = Runner(config, Options(args.model, shadow, args.quiet or args.json, args.record))
+        return await runner.run()
+
+    try:
+        return asyncio.run(run())
+    finally:
+        if args.json and runner is not None and runner.session is not None:
+            summary = runner.session.folder / "summary.json"
+            if summary.exists():
+                print(summary.read_text(encoding="utf-8"), end="")
 
 
 def _init_config(args: argparse.Namespace) -> int:
     from live import config_template
 
-    config_template.write(args.env, args.output, force=args.force)
+    schema = config_template.write(args.env, args.output, force=args.force)
+    if args.json:
+        print(json.dumps({"path": str(args.output), "schema": str(schema), "env": args.env}))
+        return 0
     print(
         f"wrote {args.output}; check the limits under risk:, then `live-runner health-check --config "
         f"{args.output}`"
@@ -256,7 +238,6 @@ def _health(args: argparse.Namespace) -> int:
     config = _load(args)
     checks = health.run(config, args.model or config.model.alias)
     if args.json:
-        import json
         from dataclasses import asdict
 
         print(json.dumps([asdict(check) for check in checks], indent=1))
@@ -289,87 +270,10 @@ def _replay(args: argparse.Namespace) -> int:
     return run_replay(_load(args, decrypt=False), args)
 
 
-def _record(args: argparse.Namespace) -> int:
-    from live import record
-
-    if args.recover is not None:
-        return record.recover_command(args.recover)
-    names = tuple(name.strip() for name in args.instruments.split(",") if name.strip())
-    return record.command(_load(args), record.Options(args.out, args.minutes, names, args.quiet))
-
-
-def _status(args: argparse.Namespace) -> int:
-    import json
-
-    from live import status
-
-    config = _load(args, decrypt=False)
-    found = status.read(Path(config.system.runtime_dir))
-    path = Path(config.manual_override.flag_path)
-    flag = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else None
-    if args.json:
-        print(json.dumps({**found, "halt_flag": flag}, indent=1))
-    else:
-        print("\n".join(status.lines(found, flag)))
-    return 0
-
-
-def _halt(args: argparse.Namespace) -> int:
-    from live.watch import write_flag
-
-    if not args.reason.strip():
-        raise ConfigError(
-            "--reason is empty; say why, it goes into the audit and to everyone who is notified"
-        )
-    path = Path(_load(args, decrypt=False).manual_override.flag_path)
-    write_flag(path, args.reason)
-    print(
-        f"halted: {args.reason.strip()} ({path}); market data goes on, no order is sent until `live-runner "
-        "resume`"
-    )
-    return 0
-
-
-def _resume(args: argparse.Namespace) -> int:
-    from live.watch import remove_flag, request_resume
-
-    config = _load(args, decrypt=False)
-    path = Path(config.manual_override.flag_path)
-    was = not args.hold and remove_flag(path, f"{args.reason or 'resumed'} (terminal)")
-    request_resume(Path(config.system.runtime_dir), tuple(args.hold), args.reason)
-    print(("halt removed; " if was else "") + "asked the runner to lift the holds a person may lift")
-    return 0
-
-
-def _keygen(args: argparse.Namespace) -> int:
-    from live.secrets import KeyManager
-
-    path = Path(_load(args, decrypt=False).security.key_path)
-    KeyManager.generate(path, force=args.force)
-    print(
-        f"wrote {path} (readable by you only); keep a copy elsewhere: what it encrypts cannot be read "
-        "without it"
-    )
-    return 0
-
-
-def _encrypt(args: argparse.Namespace) -> int:
-    import getpass
-
-    from live.secrets import KeyManager
-
-    keys = KeyManager.load(Path(_load(args, decrypt=False).security.key_path))
-    text = getpass.getpass("secret: ") if sys.stdin.isatty() else sys.stdin.read()
-    if not text.strip():
-        raise ConfigError("nothing to encrypt: type the secret, or give it on stdin")
-    print(keys.encrypt(text.strip()))
-    return 0
-
-
 def _dashboard(args: argparse.Namespace) -> int:
     from live.dashboard import serve
 
-    serve(_load(args), args.host, args.port)
+    serve(_load(args), args.host, args.port, as_json=args.json)
     return 0
 
 

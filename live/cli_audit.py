@@ -24,7 +24,6 @@ def add(command: Any, load: Any) -> None:
     sub.add_argument("--event", default=None, help="show: only this event")
     sub.add_argument("--trace", default=None, help="show: only this trace or order id")
     sub.add_argument("--last", type=int, default=50, metavar="N", help="show: so many lines")
-    sub.add_argument("--json", action="store_true", help="for scripts")
 
     sub = command(
         "explain", lambda args: _explain(load(args, decrypt=False), args),
@@ -34,7 +33,6 @@ def add(command: Any, load: Any) -> None:
     sub.add_argument("order", help="client order id (or its beginning), or the broker's order id")
     sub.add_argument("--bundle", type=Path, default=None, help="default: the copy that the runner pulled")
     sub.add_argument("--fast", action="store_true", help="do not compute the features again")
-    sub.add_argument("--json", action="store_true", help="for scripts")
 
 
 def _audit(config: Any, args: argparse.Namespace) -> int:

@@ -1,9 +1,10 @@
-"""`live-runner rotate-key`: another Fernet key, with the configuration file encrypted anew."""
+"""`live-runner keygen`, `encrypt` and `rotate-key`: the secrets of the configuration file."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,18 @@ from market.errors import ConfigError
 
 
 def add(command: Any, load: Any) -> None:
-    """Registers the verb."""
+    """Registers the verbs."""
+    sub = command(
+        "keygen", lambda args: _keygen(load(args, decrypt=False), args),
+        "make the Fernet key of enc: values", "keygen",
+    )  # fmt: skip
+    sub.add_argument("--force", action="store_true", help="replace the key (what it encrypted is lost)")
+
+    command(
+        "encrypt", lambda args: _encrypt(load(args, decrypt=False), args),
+        "encrypt a secret read from the keyboard or stdin", "encrypt < token.txt",
+    )  # fmt: skip
+
     sub = command(
         "rotate-key", lambda args: _rotate(load(args, decrypt=False), args),
         "make a new Fernet key and encrypt the secrets of the file anew",
@@ -19,7 +31,35 @@ def add(command: Any, load: Any) -> None:
         "  live-runner rotate-key --forget-old               and is forgotten",
     )  # fmt: skip
     sub.add_argument("--forget-old", action="store_true", help="keep the new key only")
-    sub.add_argument("--json", action="store_true", help="for scripts")
+
+
+def _keygen(config: Any, args: argparse.Namespace) -> int:
+    from live.secrets import KeyManager
+
+    path = Path(config.security.key_path)
+    KeyManager.generate(path, force=args.force)
+    if args.json:
+        print(json.dumps({"key_path": str(path)}))
+    else:
+        print(
+            f"wrote {path} (readable by you only); keep a copy elsewhere: what it encrypts cannot be read "
+            "without it"
+        )
+    return 0
+
+
+def _encrypt(config: Any, args: argparse.Namespace) -> int:
+    import getpass
+
+    from live.secrets import KeyManager
+
+    keys = KeyManager.load(Path(config.security.key_path))
+    text = getpass.getpass("secret: ") if sys.stdin.isatty() else sys.stdin.read()
+    if not text.strip():
+        raise ConfigError("nothing to encrypt: type the secret, or give it on stdin")
+    hidden = keys.encrypt(text.strip())
+    print(json.dumps({"value": hidden}) if args.json else hidden)
+    return 0
 
 
 def _rotate(config: Any, args: argparse.Namespace) -> int:

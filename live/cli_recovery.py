@@ -20,7 +20,6 @@ def add(command: Any, load: Any) -> None:
     )  # fmt: skip
     sub.add_argument("--to", type=Path, default=None, help="default: disaster_recovery.replication_path")
     sub.add_argument("--list", action="store_true", help="only show what is there")
-    sub.add_argument("--json", action="store_true", help="for scripts")
 
     sub = command(
         "restore", lambda args: _restore(load(args, decrypt=False), args),
@@ -36,7 +35,6 @@ def add(command: Any, load: Any) -> None:
     sub.add_argument("--verify", action="store_true",
                      help="databases whole, checkpoint sound, replay to the same state")  # fmt: skip
     sub.add_argument("--models", type=Path, default=None, metavar="DIR", help="default: those in the copy")
-    sub.add_argument("--json", action="store_true", help="for scripts")
 
 
 def _folder(given: Path | None, config: Any, option: str) -> Path:

@@ -20,7 +20,6 @@ def add(command: Any, load: Any) -> None:
     sub.add_argument("--day", default=None, metavar="YYYY-MM-DD", help="exchange day; default: the last one")
     sub.add_argument("--output", type=Path, default=None, metavar="FILE",
                      help="default: tearsheet-DAY.html beside reporting.report_path")  # fmt: skip
-    sub.add_argument("--json", action="store_true", help="the figures, no page")
 
 
 def _report(config: Any, args: argparse.Namespace) -> int:

@@ -39,13 +39,16 @@ def _schema(args: argparse.Namespace) -> int:
         print(text, end="")
     else:
         args.output.write_text(text, encoding="utf-8")
-        print(f"wrote {args.output}")
+        print(json.dumps({"path": str(args.output)}) if args.json else f"wrote {args.output}")
     return 0
 
 
 def _completion(args: argparse.Namespace) -> int:
     from live.cli import _parser
 
+    if args.json:
+        print(json.dumps(words_of(_parser()), indent=1))
+        return 0
     print({"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell](words_of(_parser())), end="")
     return 0
 
@@ -94,7 +97,8 @@ complete -o default -F _live_runner live-runner
 
 
 def _zsh(words: dict[str, dict[str, str]]) -> str:
-    return "autoload -U +X bashcompinit && bashcompinit\n" + _bash(words)
+    begin = "(( $+functions[compdef] )) || { autoload -U +X compinit && compinit; }\n"
+    return begin + "autoload -U +X bashcompinit && bashcompinit\n" + _bash(words)
 
 
 def _fish(words: dict[str, dict[str, str]]) -> str:

@@ -72,6 +72,7 @@ class System:
     latency_violation_limit: int = key(20, "violations in a row that stop trading", low=1, high=100_000)
     flatten_on_stop: bool = key(False, "close positions by market order when the runner is asked to stop")
     runtime_dir: str = key("runtime", "folder of everything the runner writes")
+    language: str = key("en", "of notices and of answers in the chat", one_of=("en", "ru"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +212,13 @@ class Monitoring:
     heartbeat_miss_threshold: int = key(
         3, "intervals in a row without a book that stop trading", low=1, high=1000
     )
-    drift_psi_warning: float = key(0.1, "population stability index that is reported", above=0)
-    drift_psi_critical: float = key(0.25, "index that stops trading until the model is reloaded", above=0)
+    drift_psi_warning: float = key(
+        0.2, "population stability index that a column must pass to count as drifted", above=0
+    )
+    drift_psi_critical: float = key(
+        0.25, "index of the score, or of a fifth of what the models look at, that stops trading until the "
+        "model is reloaded", above=0,
+    )  # fmt: skip
     metrics_port: int = key(0, "loopback port of /metrics; 0 = off", low=0, high=65_535)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from live.config_json_schema import json_schema
 from live.config_schema import RunnerConfig
+from live.secrets import PLACEHOLDER
 from market.errors import ConfigError
 
 ENVIRONMENTS = ("production", "sandbox", "paper")
@@ -31,12 +32,12 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "paper": {"system.mode": "paper", "session.enabled": False, "paper.speed": 10.0},
     "sandbox": {
         "system.mode": "sandbox",
-        "broker.token": "enc:put-the-output-of-live-runner-encrypt-here",
+        "broker.token": PLACEHOLDER,
         "data.instruments": ["SBER_TQBR"],
     },
     "production": {
         "system.mode": "production",
-        "broker.token": "enc:put-the-output-of-live-runner-encrypt-here",
+        "broker.token": PLACEHOLDER,
         "data.instruments": ["SBER_TQBR"],
         "risk.capital_base": 100_000.0,
         "risk.max_daily_loss": 2_000.0,
@@ -66,9 +67,9 @@ def render(environment: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(environment: str, path: Path, *, force: bool = False) -> None:
-    """Writes the file, and the JSON Schema for editors beside it; refuses to replace an existing file unless
-    ``force``.
+def write(environment: str, path: Path, *, force: bool = False) -> Path:
+    """Writes the file, and the JSON Schema for editors beside it (its path is returned); refuses to replace
+    an existing file unless ``force``.
     """
     if path.exists() and not force:
         raise ConfigError(f"{path} exists; choose another --output, or --force to replace it")
@@ -79,6 +80,7 @@ def write(environment: str, path: Path, *, force: bool = False) -> None:
     modeline = f"# yaml-language-server: $schema={schema.name}\n"
     part.write_text(modeline + render(environment), encoding="utf-8")
     part.replace(path)
+    return schema
 
 
 def _keys(section: Any, prefix: str, indent: str, settings: Mapping[str, Any]) -> list[str]:

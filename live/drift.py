@@ -1,18 +1,17 @@
-"""Drift on the box: the last hour's features and scores against what the bundle was trained on.
+"""Drift on the box: the last half hour's features and scores against what the bundle was trained on.
 
-The reference travels in the bundle (``drift.npz``: per ``TICKER/COLUMN`` the bin ``edges``, the training
-``shares`` and ``stats`` as ``models.drift`` saves them); a bundle without one is not watched, and says so.
-Rows are taken every five seconds, because rows of an order book repeat each other; for the same reason a
-distance counts only over a limit that knows how much the window can say:
-``PSI ~ (1/n + 1/m) * chi2(B - 1)`` with n and m effective sample sizes (Potgieter et al. 2023).
+The reference travels in the bundle (``drift.npz``, ``models.drift``); a bundle without one is not watched,
+and says so. A row is taken every five seconds, because rows of an order book repeat each other, and every
+five minutes the window is judged by ``models.drift_rule``: three looks in a row make a warning.
 
-Results are lines of ``runtime/drift_metrics/drift_metrics_YYYYMMDD.jsonl``. A warning asks for calibration, a
-critical drift also stops entries (the engine's CRITICAL_DRIFT). The queue holds each request once.
+Each look is a line of ``runtime/drift_metrics/drift_metrics_YYYYMMDD.jsonl``; the rows themselves are kept
+for the platform's report (``live.drift_samples``). A warning asks for calibration, a critical drift also
+stops entries (the engine's CRITICAL_DRIFT). The queue holds each request once. None of these files can stop
+trading: one that cannot be written is told, and the watch goes on.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -27,38 +26,39 @@ from numpy.typing import NDArray
 from features.schema import NAMES
 from live.config_schema import Monitoring
 from live.core.events import Drift, Event
+from live.drift_samples import SampleWriter
+from live.pipeline import ScoreLike
 from market.types import SECOND_NS
+from models import drift_scores
 from models.bundle import Bundle
+from models.drift import (
+    EVERY_ROWS,
+    FILE,
+    LEAST_ROWS,
+    SCORES,
+    THIN_NS,
+    WINDOW_ROWS,
+    Reference,
+    hour_of_day,
+    load,
+)
+from models.drift_rule import Look, Persistence, look
 
-FILE = "drift.npz"
-SCORE = "score"
-STEP_S = 5.0
-WINDOW_ROWS = 720
-"""One hour of rows."""
-LEAST_ROWS = 120
-EVERY_ROWS = 60
-"""A verdict every five minutes."""
-SMOOTHING = 0.5
-Z_999 = 3.0902
-"""Quantile 0.999 of the normal distribution."""
-COLUMNS_SHARE = 0.2
-"""So many of the columns over the critical limit are critical though the score is not."""
-
-F64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """Bin edges [B - 1], training shares [B] and effective size of one column."""
-
-    edges: F64
-    shares: F64
-    n_eff: float
+STEP_S = THIN_NS / SECOND_NS
+COLUMNS = (*NAMES, *SCORES)
+BREAK_NS = 600 * SECOND_NS
+"""After so long without a row the window starts afresh: a break of the session lies between."""
+NAMED = 8
+"""Drifted columns that a line names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One window of one instrument. ``column`` has the largest PSI in units of its own limit."""
+    """One look at one instrument. ``column`` lies farthest over its limits; ``psi``, ``w1`` and limits are
+    its own. ``drifted`` columns were chosen by the false discovery rate, ``share`` is their importance.
+    ``alarm`` is this look alone; ``warning`` and ``critical`` are after several looks. ``hour`` is the hour
+    of the day (UTC) compared with, None for the whole day.
+    """
 
     now_ns: int
     ticker: str
@@ -67,117 +67,128 @@ class Verdict:
     column: str
     psi: float
     psi_limit: float
+    w1: float
+    w1_limit: float
     psi_score: float | None
+    trade_rate: float | None
+    trade_rate_trained: float | None
     drifted: int
+    names: tuple[str, ...]
+    share: float
+    hour: int | None
+    days: int
+    alarm: bool
+    warning: bool
     critical: bool
 
-    @property
-    def warning(self) -> bool:
-        return self.critical or self.drifted > 0
+
+def reference_of(bundle: Bundle) -> Reference:
+    """The bundle's reference by instrument; empty for a bundle that carries none. Raises BundleError."""
+    return load(bundle.read(FILE)) if FILE in bundle.manifest["files"] else {}
 
 
-def reference_of(bundle: Bundle) -> dict[str, dict[str, Column]]:
-    """Ticker to column name to reference; empty for a bundle that carries none. Raises BundleError."""
-    if FILE not in bundle.manifest["files"]:
-        return {}
-    found: dict[str, dict[str, Column]] = {}
-    with np.load(io.BytesIO(bundle.read(FILE)), allow_pickle=False) as arrays:
-        for key in arrays.files:
-            if key.endswith("/edges"):
-                ticker, name, _ = key.split("/")
-                shares = arrays[f"{ticker}/{name}/shares"].astype(np.float64)
-                n_eff = float(arrays[f"{ticker}/{name}/stats"][1])
-                found.setdefault(ticker, {})[name] = Column(arrays[key].astype(np.float64), shares, n_eff)
-    return found
+def thresholds_of(bundle: Bundle) -> dict[str, int | None]:
+    """Entry thresholds in thousandths of a basis point, None where an instrument is not traded."""
+    known = bundle.ensemble["instruments"]
+    return {
+        ticker: None if of["threshold_bps"] is None else round(of["threshold_bps"] * 1000)
+        for ticker, of in known.items()
+    }
 
 
-def effective_size(x: F64) -> float:
-    """n * (1 - r) / (1 + r) with r the lag-one autocorrelation; between 1 and n."""
-    centred = x - x.mean()
-    variance = float(centred @ centred)
-    if len(x) < 3 or variance <= 0:
-        return float(len(x))
-    r = float(np.clip(centred[1:] @ centred[:-1] / variance, 0.0, 0.999))
-    return max(1.0, len(x) * (1 - r) / (1 + r))
+class _Lane:
+    """Rows of one instrument, and how many came since the last look."""
 
+    def __init__(self) -> None:
+        self.rows: deque[NDArray[np.float32]] = deque(maxlen=WINDOW_ROWS)
+        self.rule = Persistence()
+        self.last_ns = 0
+        self.since = 0
 
-def psi(column: Column, x: F64) -> tuple[float, float]:
-    """(population stability index of a window, the limit it stays under without drift)."""
-    counts = np.bincount(np.searchsorted(column.edges, x, side="right"), minlength=len(column.shares))
-    shares = (counts + SMOOTHING) / (counts.sum() + SMOOTHING * len(counts))
-    value = float(((shares - column.shares) * np.log(shares / column.shares)).sum())
-    freedom = max(len(column.shares) - 1, 1)
-    chi2 = freedom * (1 - 2 / (9 * freedom) + Z_999 * (2 / (9 * freedom)) ** 0.5) ** 3  # Wilson and Hilferty
-    return value, (1 / effective_size(x) + 1 / column.n_eff) * chi2
+    def break_off(self) -> None:
+        self.rows.clear()
+        self.rule.reset()
+        self.since = 0
 
 
 class DriftMonitor:
-    """``take`` a row and its score every ``STEP_S`` of market time; verdicts go to disk and to the engine."""
+    """``take`` a row every ``STEP_S`` of market time; where it says so, ``look`` and ``tell``."""
 
     def __init__(
-        self, reference: Mapping[str, Mapping[str, Column]], limits: Monitoring, manifest_sha256: str,
-        runtime: Path, post: Callable[[Event], object], audit: Callable[..., None],
+        self, reference: Reference, thresholds_millibps: Mapping[str, int | None], limits: Monitoring,
+        manifest_sha256: str, runtime: Path, post: Callable[[Event], object], audit: Callable[..., None],
     ) -> None:  # fmt: skip
-        self._reference, self._limits, self._sha256 = reference, limits, manifest_sha256
+        self._reference, self._thresholds, self._limits = reference, thresholds_millibps, limits
+        self._sha256 = manifest_sha256
         self._folder, self._queue = runtime / "drift_metrics", runtime / "calibration_queue.jsonl"
         self._post, self._audit = post, audit
-        self._rows: dict[str, deque[NDArray[np.float32]]] = {t: deque(maxlen=WINDOW_ROWS) for t in reference}
-        self._since: dict[str, int] = dict.fromkeys(reference, 0)
+        self._samples: SampleWriter | None = SampleWriter(runtime, COLUMNS, manifest_sha256)
+        self._lanes = {ticker: _Lane() for ticker in reference}
+        self._columns = {t: [COLUMNS.index(name) for name in known.names] for t, known in reference.items()}
         self._asked = _keys(self._queue)
+        self._untold = True
         self.last: dict[str, Verdict] = {}
 
-    def take(self, now_ns: int, ticker: str, row: NDArray[np.float32], score: float) -> Verdict | None:
-        """``row`` float32 [F], ``score`` p_up - p_down; the verdict that this row completes, if any."""
-        if ticker not in self._rows or not np.isfinite(score):
-            return None
-        rows = self._rows[ticker]
-        rows.append(np.append(row, np.float32(score)))
-        self._since[ticker] += 1
-        if len(rows) < LEAST_ROWS or self._since[ticker] < EVERY_ROWS:
-            return None
-        self._since[ticker] = 0
-        verdict = self.judge(now_ns, ticker)
-        self._tell(verdict)
-        return verdict
+    def take(self, now_ns: int, ticker: str, row: NDArray[np.float32], answer: ScoreLike) -> bool:
+        """Keep ``row`` float32 [F] and the scores of ``answer``; True where a look is due.
 
-    def judge(self, now_ns: int, ticker: str) -> Verdict:
-        """The window of ``ticker`` as it is."""
-        table = np.array(self._rows[ticker], np.float64)
-        names = (*NAMES, SCORE)
-        worst, worst_ratio, drifted, critical, seen = ("", 0.0, 0.0), -1.0, 0, 0, 0
-        of_score: float | None = None
-        score_critical = False
-        for name, column in self._reference[ticker].items():
-            x = table[:, names.index(name)] if name in names else np.array([])
-            x = x[np.isfinite(x)]
-            if len(x) < LEAST_ROWS:
-                continue
-            value, limit = psi(column, x)
-            seen += 1
-            drifted += value > max(limit, self._limits.drift_psi_warning)
-            over = value > max(limit, self._limits.drift_psi_critical)
-            critical += over
-            if name == SCORE:
-                of_score, score_critical = value, over
-            if value / limit > worst_ratio:
-                worst, worst_ratio = (name, value, limit), value / limit
-        is_critical = score_critical or (seen > 0 and critical > COLUMNS_SHARE * seen)
-        return Verdict(
-            now_ns, ticker, len(table), seen, worst[0], round(worst[1], 6), round(worst[2], 6),
-            None if of_score is None else round(of_score, 6), int(drifted), bool(is_critical),
+        At most one row is kept in each ``STEP_S``. After a break the window starts afresh.
+        """
+        lane = self._lanes.get(ticker)
+        if lane is None or now_ns // THIN_NS == lane.last_ns // THIN_NS or not np.isfinite(answer.p).all():
+            return False
+        if not 0 <= now_ns - lane.last_ns <= BREAK_NS:
+            lane.break_off()
+        lane.last_ns = now_ns
+        of_scores = drift_scores.columns(
+            answer.p, answer.expected_move_millibps, self._thresholds.get(ticker)
+        )
+        lane.rows.append(np.concatenate([row, of_scores.astype(np.float32)]))
+        self._keep(now_ns, ticker, lane.rows[-1])
+        lane.since += 1
+        if len(lane.rows) < LEAST_ROWS or lane.since < EVERY_ROWS:
+            return False
+        lane.since = 0
+        return True
+
+    def look(self, ticker: str) -> Look:
+        """The window of ``ticker`` against its reference. Takes some ten milliseconds and no state: for a
+        thread."""
+        lane = self._lanes[ticker]
+        table = np.stack(tuple(lane.rows))[:, self._columns[ticker]]
+        return look(
+            self._reference[ticker], table, lane.last_ns,
+            critical_psi=self._limits.drift_psi_critical, psi_floor=self._limits.drift_psi_warning,
         )  # fmt: skip
 
-    def _tell(self, verdict: Verdict) -> None:
-        self.last[verdict.ticker] = verdict
+    def tell(self, now_ns: int, ticker: str, found: Look) -> Verdict:
+        """Write what ``look`` found; a warning goes to the engine, stamped ``now_ns`` (the market has moved
+        on since the last row), and asks for calibration."""
+        lane, known = self._lanes[ticker], self._reference[ticker]
+        warning, critical = lane.rule.take(found)
+        worst, rates = found.worst, found.trade_rate or (None, None)
+        at_hour = known.phase(lane.last_ns) > 0
+        verdict = Verdict(
+            now_ns=lane.last_ns, ticker=ticker, rows=len(lane.rows), columns=found.columns,
+            column=worst.name if worst else "",
+            psi=_short(worst.psi) if worst else 0.0, psi_limit=_short(worst.psi_limit) if worst else 0.0,
+            w1=_short(worst.w1) if worst else 0.0, w1_limit=_short(worst.w1_limit) if worst else 0.0,
+            psi_score=_short(found.score.psi) if found.score else None,
+            trade_rate=None if rates[0] is None else _short(rates[0]),
+            trade_rate_trained=None if rates[1] is None else _short(rates[1]),
+            drifted=len(found.drifted), names=found.drifted[:NAMED], share=_short(found.share),
+            hour=hour_of_day(lane.last_ns) if at_hour else None, days=known.days,
+            alarm=found.alarm, warning=warning, critical=critical,
+        )  # fmt: skip
+        self.last[ticker] = verdict
         day = datetime.fromtimestamp(verdict.now_ns / SECOND_NS, UTC)
-        line = {**asdict(verdict), "warning": verdict.warning, "manifest_sha256": self._sha256}
-        _append(self._folder / f"drift_metrics_{day:%Y%m%d}.jsonl", line)
-        if not verdict.warning:
-            return
-        value_e6 = round(verdict.psi * 1_000_000)
-        metric = f"psi {verdict.ticker}/{verdict.column}"
-        self._post(Drift(verdict.now_ns, metric, value_e6, verdict.critical))
-        self._ask(verdict)
+        line = {**asdict(verdict), "manifest_sha256": self._sha256}
+        self._append(self._folder / f"drift_metrics_{day:%Y%m%d}.jsonl", line)
+        if warning:
+            metric = f"psi {ticker}/{verdict.column}"
+            self._post(Drift(now_ns, metric, round(verdict.psi * 1_000_000), critical))
+            self._ask(verdict)
+        return verdict
 
     def _ask(self, verdict: Verdict) -> None:
         """One request for each bundle, instrument and severity, however often it drifts."""
@@ -185,23 +196,59 @@ class DriftMonitor:
         key = f"{self._sha256[:16]}/{verdict.ticker}/{reason}"
         if key in self._asked:
             return
-        self._asked.add(key)
         request = {
             "key": key, "ticker": verdict.ticker, "reason": reason, "manifest_sha256": self._sha256,
             "column": verdict.column, "psi": verdict.psi, "psi_limit": verdict.psi_limit,
             "drifted_columns": verdict.drifted, "now_ns": verdict.now_ns,
         }  # fmt: skip
-        _append(self._queue, request)
-        self._audit("MODEL", "CALIBRATION_ASKED", ticker=verdict.ticker, reason=reason, column=verdict.column)
+        if self._append(self._queue, request):
+            self._asked.add(key)
+            self._audit(
+                "MODEL", "CALIBRATION_ASKED", ticker=verdict.ticker, reason=reason, column=verdict.column
+            )
+
+    def _keep(self, now_ns: int, ticker: str, row: NDArray[np.float32]) -> None:
+        if self._samples is None:
+            return
+        try:
+            self._samples.write(now_ns, ticker, row)
+        except OSError as error:
+            self._samples = None  # the report has fewer rows; the watch needs none of them
+            self._audit("RESOURCE", "DRIFT_NOT_WRITTEN", reason=str(error))
+
+    def _append(self, path: Path, row: dict[str, Any]) -> bool:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
+        except OSError as error:
+            if self._untold:
+                self._audit("RESOURCE", "DRIFT_NOT_WRITTEN", reason=str(error))
+            self._untold = False
+            return False
+        self._untold = True
+        return True
 
     def report(self) -> dict[str, Any]:
-        """For the status file."""
+        """For the status file: the worst of the last looks in words, and of each instrument the PSI of its
+        farthest column and how many drifted. ``reason`` only with a warning."""
         if not self.last:
             return {}
-        worst = max(self.last.values(), key=lambda v: (v.critical, v.warning, v.psi))
-        found = {f"psi_{t}": v.psi for t, v in self.last.items()}
-        reason = f"{worst.ticker}/{worst.column}: PSI {worst.psi:.3f} over its limit {worst.psi_limit:.3f}"
-        return {**found, "warning": worst.warning, "reason": reason if worst.warning else ""}
+        worst = max(self.last.values(), key=lambda v: (v.critical, v.warning, v.alarm, v.drifted, v.psi))
+        words = (
+            f"{worst.ticker}: {worst.drifted} of {worst.columns} columns, {worst.column} with PSI "
+            f"{worst.psi:.3f} (limit {worst.psi_limit:.3f}), W1 {worst.w1:.3f} (limit {worst.w1_limit:.3f})"
+        )
+        return {
+            "worst": words, "warning": worst.warning, "critical": worst.critical,
+            **({"reason": words} if worst.warning else {}),
+            **{f"psi_{ticker}": v.psi for ticker, v in self.last.items()},
+            **{f"drifted_{ticker}": v.drifted for ticker, v in self.last.items()},
+        }  # fmt: skip
+
+
+def _short(value: float) -> float:
+    return round(value, 6)
 
 
 def _keys(path: Path) -> set[str]:
@@ -217,9 +264,3 @@ def _keys(path: Path) -> set[str]:
         except (ValueError, KeyError, TypeError):
             continue
     return keys
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")

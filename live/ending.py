@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import suppress
 
-from live import standing
+from live import day_end, standing
+from live.core import clock
 from live.core.events import StopRequested
 from live.reporting import closing_lines, write_json
 from live.session import Session
@@ -15,6 +17,7 @@ from live.tasks import END_OF_RECORDING
 
 STOP_TIMEOUT_S = 10.0
 STOP_POLL_S = 0.05
+COMPARE_TIMEOUT_S = 10.0
 STOP_QUIET_S = 0.25
 """Nothing may happen for so long before a stopping runner believes that it is done."""
 
@@ -32,9 +35,23 @@ async def wind_down(session: Session, reason: str) -> None:
         done = session.loop.at_rest and (not flatten or session.loop.flat or session.loop.closed)
         quiet_since = (quiet_since or time.monotonic()) if done else 0.0
         if quiet_since and time.monotonic() - quiet_since >= STOP_QUIET_S:
+            await _compare_the_day(session)
             return
     working = len(session.loop.engine.orders.all_working())
     session.audit_line("SESSION", "STOP_INCOMPLETE", working_orders=working, flat=int(session.loop.flat))
+
+
+async def _compare_the_day(session: Session) -> None:
+    """Our deals against the broker's, as long as there is a broker to ask."""
+    if session.options.shadow or not session.link.up:
+        return
+    now_ns, settings = session.clock.now_ns(), session.loop.engine.config.session
+    day = clock.exchange_day(now_ns, settings.utc_offset_s)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(COMPARE_TIMEOUT_S):
+            await day_end.check_or_tell(session, day)
+            while session.inbox.news:
+                await asyncio.sleep(STOP_POLL_S)
 
 
 async def close(session: Session, reason: str, failure: BaseException | None) -> None:

@@ -171,6 +171,6 @@ async def _ask(access: Access, config: RunnerConfig) -> list[Check]:
         async for name, ok, text in health_broker.ask(access, config):
             checks.append(Check(name, ok, text))
     except ScalperError as error:
-        names = ("token", "limits", "instruments", "schedule")
+        names = ("token", "limits", "instruments", "broker's clock", "schedule")
         checks.append(Check(names[len(checks)], False, str(error)))
     return checks

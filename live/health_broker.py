@@ -6,6 +6,7 @@ told, which is no failure.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import socket
 import ssl
@@ -15,22 +16,29 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc.aio
+
 from live.broker.api import TinkoffAPI
 from live.broker.channel import Access
+from live.broker.client import BrokerClient
 from live.config_schema import RunnerConfig
+from market.contract import convert
 from market.contract import invest_pb2 as pb
+from market.contract.methods import stub
 from market.errors import ScalperError
+from market.types import NANO
 
 Answer = tuple[str, bool | None, str]
 TIMEOUT_S = 10.0
 SOON_DAYS = 14
+PINGS = 5
 MAX_CLOCK_ERROR_S = 0.5
 _STA_UNSYNC = 0x0040
 _TIMEX_BYTES = 256
 
 
 async def ask(access: Access, config: RunnerConfig) -> AsyncIterator[Answer]:
-    """Token and account, limits, instruments, schedule; the first that fails ends it."""
+    """Token and account, limits, instruments, clock, schedule; the first that fails ends it."""
     api = TinkoffAPI(access, transport=config.broker.transport)
     client = api.client
     try:
@@ -51,12 +59,59 @@ async def ask(access: Access, config: RunnerConfig) -> AsyncIterator[Answer]:
         )  # fmt: skip
         found = [await client.instrument(name) for name in config.data.instruments]
         yield "instruments", True, f"{len(found)} configured ones found"
+        yield "broker's clock", *await _broker_clock(client, config)
         if config.broker.transport == "sdk":
             yield "schedule", None, "asked over broker.transport: native only"
         else:
             yield "schedule", *await _schedule(api)
     finally:
         await api.close()
+
+
+async def _broker_clock(client: BrokerClient, config: RunnerConfig) -> tuple[bool | None, str]:
+    if config.system.mode == "paper":
+        return None, "the paper market plays a time of its own"
+    try:
+        offset_s, round_trip_s = await clock_offset(client)
+    except (grpc.aio.AioRpcError, TimeoutError) as error:
+        return None, f"no ping came back: {type(error).__name__}; the market data stream tells it later"
+    return judge_offset(offset_s, round_trip_s)
+
+
+async def clock_offset(client: BrokerClient) -> tuple[float, float]:
+    """(the broker's clock minus ours, the round trip it was measured by), seconds: of several pings over a
+    stream of its own the one that came back first of all, as NTP does. Raises AioRpcError, TimeoutError.
+    """
+    call = stub(client.channel, "MarketDataStreamService/MarketDataStream")(metadata=client.access.metadata)
+    found: list[tuple[float, float]] = []
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            while len(found) < PINGS:
+                sent_ns, began = time.time_ns(), time.monotonic_ns()
+                ping = pb.PingRequest(time=convert.timestamp(sent_ns))
+                await call.write(pb.MarketDataRequest(ping=ping))
+                while (message := await call.read()) is not grpc.aio.EOF:
+                    if message.WhichOneof("payload") == "ping" and message.ping.HasField("ping_request_time"):
+                        break
+                else:
+                    raise TimeoutError
+                took_ns = time.monotonic_ns() - began
+                server_ns = convert.to_ns(message.ping.time)
+                found.append((took_ns / NANO, (server_ns - sent_ns - took_ns // 2) / NANO))
+    finally:
+        call.cancel()
+    round_trip_s, offset_s = min(found)
+    return offset_s, round_trip_s
+
+
+def judge_offset(offset_s: float, round_trip_s: float) -> tuple[bool, str]:
+    """A measured offset in words; half the round trip is what it may be wrong by."""
+    error_s = round_trip_s / 2
+    which = "behind" if offset_s > 0 else "ahead of"
+    text = f"this machine is {abs(offset_s):.3f} s {which} the broker (± {error_s:.3f} s)"
+    if abs(offset_s) - error_s <= MAX_CLOCK_ERROR_S:
+        return True, text
+    return False, f"{text}: books would look stale or from the future; `chronyc makestep`"
 
 
 async def _schedule(api: TinkoffAPI) -> tuple[bool | None, str]:

@@ -11,10 +11,12 @@ import asyncio
 import time
 from collections import deque
 
-from live.core.events import Book, Event, Trade
+from live.core.events import Book, Event, Timer, Trade
 
 CONFLATE_ABOVE = 32
 """Waiting events from which on superseded books are skipped: below it every book is used."""
+
+_PASSING = frozenset({Book, Trade, Timer})
 
 
 class Inbox:
@@ -23,6 +25,8 @@ class Inbox:
     def __init__(self, max_length: int) -> None:
         self._items: deque[tuple[int, Event]] = deque()
         self._waiting_books: dict[str, int] = {}
+        self.news = 0
+        """Waiting events that are not the market and not the clock: what the broker and people said."""
         self._arrived = asyncio.Event()
         self._max_length = max_length
         self.conflated = 0
@@ -40,6 +44,8 @@ class Inbox:
             return False
         if isinstance(event, Book):
             self._waiting_books[event.ticker] = self._waiting_books.get(event.ticker, 0) + 1
+        if kind not in _PASSING:
+            self.news += 1
         self._items.append((time.monotonic_ns(), event))
         self.longest = max(self.longest, len(self._items))
         self._arrived.set()
@@ -55,6 +61,8 @@ class Inbox:
                     if waiting and len(self._items) > CONFLATE_ABOVE:
                         self.conflated += 1
                         continue
+                elif type(event) not in _PASSING:
+                    self.news -= 1
                 return arrived_ns, event
             self._arrived.clear()
             await self._arrived.wait()

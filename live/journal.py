@@ -2,9 +2,9 @@
 
 ``events.jsonl`` starts with a header object, then lists: ``["Book", now_ns, ticker, ...]`` for an event in
 the order the engine saw it, ``["=PlaceOrder", ...]`` for a broker command that it answered with.
-``live.replay`` runs the session again from it. Lines are buffered and flushed every second or ``FLUSH_LINES``
-lines, so a crash loses at most that (orders themselves are in SQLite before they are sent); a torn last line
-is recognised.
+``live.replay`` runs the session again from it. Records wait until the decision is made, then they become
+lines, which are flushed every second or ``FLUSH_LINES`` lines, so a crash loses at most that (orders
+themselves are in SQLite before they are sent); a torn last line is recognised.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +29,7 @@ JOURNAL_FORMAT = 1
 EVENTS_FILE = "events.jsonl"
 FLUSH_LINES = 512
 FLUSH_NS = SECOND_NS
+MAX_WAITING = 64
 MAX_BYTES = 8 << 30
 """A journal never grows beyond this; what comes later is counted, not written."""
 
@@ -99,17 +101,16 @@ def _nested(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be journalled")
 
 
+_encode = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False, default=_nested
+).encode
+
+
 def encode(record: ev.Event | OrderCommand) -> str:
     """One line without its newline. Commands carry a ``=`` before their name."""
     kind = type(record)
-    names, prefix = _SHAPES[kind]
-    return json.dumps(
-        [prefix + kind.__name__, *[getattr(record, name) for name in names]],
-        separators=(",", ":"),
-        ensure_ascii=False,
-        allow_nan=False,
-        default=_nested,
-    )
+    values, name = _SHAPES[kind]
+    return _encode([name, *values(record)])
 
 
 def decode(line: str) -> ev.Event | OrderCommand:
@@ -138,14 +139,25 @@ def _converter(hint: Any) -> Callable[[Any], Any]:
 
 
 _EVENT_TYPES: tuple[type, ...] = typing.get_args(ev.Event)
-_SHAPES: dict[type, tuple[tuple[str, ...], str]] = {
-    kind: (tuple(f.name for f in fields(kind)), prefix)
+
+
+def _values(kind: type) -> Callable[[Any], tuple[Any, ...]]:
+    """What reads all fields of a record at once."""
+    names = [f.name for f in fields(kind)]
+    if len(names) > 1:
+        return attrgetter(*names)
+    only = names[0]
+    return lambda record: (getattr(record, only),)
+
+
+_SHAPES: dict[type, tuple[Callable[[Any], tuple[Any, ...]], str]] = {
+    kind: (_values(kind), prefix + kind.__name__)
     for kinds, prefix in ((_EVENT_TYPES, ""), (ORDER_COMMANDS, "="))
     for kind in kinds
 }
 _DECODERS: dict[str, tuple[type, list[Callable[[Any], Any]]]] = {
-    prefix + kind.__name__: (kind, [_converter(typing.get_type_hints(kind)[name]) for name in names])
-    for kind, (names, prefix) in _SHAPES.items()
+    name: (kind, [_converter(typing.get_type_hints(kind)[f.name]) for f in fields(kind)])
+    for kind, (_, name) in _SHAPES.items()
 }
 
 
@@ -171,6 +183,8 @@ class JournalWriter:
         """Lines that came after the journal was full."""
         self._monotonic_ns = monotonic_ns
         self._max_bytes = max_bytes
+        self._waiting: list[ev.Event | OrderCommand] = []
+        """Records that are not lines yet: a decision does not wait for their making."""
         self._buffer: list[str] = []
         self._bytes = 0
         self._flushed_ns = monotonic_ns()
@@ -183,14 +197,24 @@ class JournalWriter:
         self.flush()
 
     def event(self, event: ev.Event) -> None:
-        """Write down an event; before it is handed to the engine."""
-        self._add(encode(event))
+        """Take down an event; before it is handed to the engine."""
+        self._waiting.append(event)
+        if len(self._waiting) >= MAX_WAITING:
+            self.write()
 
     def commands(self, commands: Iterable[cmd.Command]) -> None:
-        """Write down the broker commands among ``commands``."""
+        """Take down the broker commands among ``commands``."""
         for command in commands:
             if isinstance(command, ORDER_COMMANDS):
-                self._add(encode(typing.cast("OrderCommand", command)))
+                self._waiting.append(typing.cast("OrderCommand", command))
+
+    def write(self) -> None:
+        """Make lines of what waits: when a decision has been made and its orders are on their way."""
+        waiting, self._waiting = self._waiting, []
+        for record in waiting:
+            self._add(encode(record))
+        if len(self._buffer) >= FLUSH_LINES or self._monotonic_ns() - self._flushed_ns >= FLUSH_NS:
+            self._flush_lines()
 
     def _add(self, line: str) -> None:
         if self.not_written:
@@ -201,11 +225,13 @@ class JournalWriter:
             self.not_written = 1
             line = json.dumps(TRUNCATED)
         self._buffer.append(line)
-        if len(self._buffer) >= FLUSH_LINES or self._monotonic_ns() - self._flushed_ns >= FLUSH_NS:
-            self.flush()
 
     def flush(self) -> None:
-        """Hand the buffered lines to the operating system."""
+        """Hand everything taken down so far to the operating system."""
+        self.write()
+        self._flush_lines()
+
+    def _flush_lines(self) -> None:
         self._flushed_ns = self._monotonic_ns()
         if not self._buffer:
             return

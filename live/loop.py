@@ -93,6 +93,7 @@ class EngineLoop:
             self._other(event, arrived_ns)
         if self.beside is not None:
             self.beside.take(event)
+        self.journal.write()
 
     def _other(self, event: Event, arrived_ns: int) -> None:
         if isinstance(event, Trade):
@@ -187,9 +188,11 @@ class EngineLoop:
 
     @property
     def at_rest(self) -> bool:
-        """Nothing waits, nothing works at the broker but the stops that protect positions."""
+        """No news waits, nothing works at the broker but the stops that protect positions. The market goes
+        on: on a busy machine some of it always waits.
+        """
         working = self.engine.orders.all_working()
-        return not len(self.inbox) and all(order.role == "STOP" and order.state == NEW for order in working)
+        return not self.inbox.news and all(order.role == "STOP" and order.state == NEW for order in working)
 
     @property
     def flat(self) -> bool:

@@ -84,11 +84,18 @@ def leaders_of(ensemble: Any) -> dict[str, str]:
     return dict(bundle.manifest.get("leaders", {})) if bundle is not None else {}
 
 
+def kinds_of(ensemble: Any) -> dict[str, str]:
+    """``Instrument.kind`` by ticker, by the bundle of ``ensemble``: its venue's usual day is a feature."""
+    bundle = getattr(ensemble, "bundle", None)
+    listed = bundle.manifest.get("instruments", ()) if bundle is not None else ()
+    return {fields["ticker"]: fields["kind"] for fields in listed}
+
+
 @dataclass(slots=True)
 class _Lane:
     """What is kept for one instrument."""
 
-    stream: FeatureStream = field(default_factory=FeatureStream)
+    stream: FeatureStream
     row: Row = field(default_factory=lambda: np.full(len(NAMES), np.nan, np.float32))
     bid_px: NDArray[np.int32] = field(default_factory=lambda: np.zeros(DEPTH, np.int32))
     bid_qty: NDArray[np.int32] = field(default_factory=lambda: np.zeros(DEPTH, np.int32))
@@ -126,7 +133,8 @@ class SignalPipeline:
         """How long the stages of the last book took."""
         self._prefix = session_key[:8]
         self._clock_ns = clock_ns
-        self._lanes = {ticker: _Lane() for ticker in tickers}
+        kinds = kinds_of(ensemble)
+        self._lanes = {ticker: _Lane(FeatureStream(kinds.get(ticker))) for ticker in tickers}
         self._leaders: dict[str, str] = {}
         self._followers: dict[str, list[_Lane]] = {}
         self._follow(leaders_of(ensemble))

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -54,6 +54,10 @@ class Options:
     minutes: float | None = None
     instruments: tuple[str, ...] = ()
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and self.minutes <= 0:
+            raise ConfigError(f"--minutes {self.minutes:g}: give a number above 0")
 
 
 class StreamRecorder:
@@ -386,31 +390,3 @@ def _clock_text(ns: int) -> str:
 def _size(recording: Recording) -> str:
     size = sum((recording.path / name).stat().st_size for name in recording.files())
     return f"{size / 1e6:.2f} MB"
-
-
-# ---- the command ----
-
-
-def command(config: RunnerConfig, options: Options) -> int:
-    """`live-runner record`."""
-    if options.minutes is not None and options.minutes <= 0:
-        raise ConfigError(f"--minutes {options.minutes:g}: give a number above 0")
-    say = (lambda text: None) if options.quiet else (lambda text: print(text, flush=True))
-
-    async def run() -> None:
-        await Recorder(config, options, say).run()
-
-    with suppress(asyncio.CancelledError):
-        asyncio.run(run())
-    return 0
-
-
-def recover_command(path: Path) -> int:
-    """`live-runner record --recover DIR`."""
-    from market.writer import recover
-
-    recording = recover(path)
-    print(recording.remark or f"{path} is complete; there was nothing to recover")
-    for ticker, days in recording.info.days.items():
-        print(f"  {ticker}: {', '.join(days)}")
-    return 0

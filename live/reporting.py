@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,13 +24,17 @@ from live.storage import Record, Storage
 from live.why import SignalReasons
 from market.types import NANO, SECOND_NS
 
+_WRITING = threading.Lock()
+
 
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(redacted(json.dumps(content, indent=1)) + "\n", encoding="utf-8")
-    part.replace(path)
+    text = redacted(json.dumps(content, indent=1)) + "\n"
+    with _WRITING:  # the thread of a cancelled task may still write the same file
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
 
 
 def roubles(nano: int, *, signed: bool = True) -> str:

@@ -19,6 +19,7 @@ from live import ending, outside
 from live.config_schema import RunnerConfig
 from live.notify import Notifier
 from live.session import Options, Session
+from live.systemd import Systemd
 from live.tasks import Tasks
 from live.watch import RunnerLock
 from market.errors import ScalperError
@@ -40,6 +41,7 @@ class Runner:
         self._stop_reason = ""
         self._signals = 0
         self._stopping = asyncio.Event()
+        self._systemd = Systemd()
         self.session: Session | None = None
 
     async def run(self) -> int:
@@ -48,8 +50,9 @@ class Runner:
             stack.callback(RunnerLock.of_folder(Path(self.config.system.runtime_dir)).release)
             mode = "shadow" if self.options.shadow else self.config.system.mode
             notifier = Notifier(
-                self.config.notifications, prefix=f"[{mode}] ", timezone=self.config.session.timezone
-            )
+                self.config.notifications, prefix=f"[{mode}] ", timezone=self.config.session.timezone,
+                language=self.config.system.language,
+            )  # fmt: skip
             stack.callback(notifier.close)
             session = self.session = Session(self.config, self.options, notifier)
             stack.callback(session.audit.close)
@@ -93,8 +96,11 @@ class Runner:
         session.audit_line("SESSION", "STARTUP_PLANNED", startup_time=wanted, seconds=round(wait))
         session.notifier.send(f"STARTUP_PLANNED: {words}")
         session.say(words)
+        self._systemd.ready(words)
+        alive = asyncio.create_task(self._systemd.wait())
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), wait)
+        alive.cancel()
         event = "STARTUP_CANCELLED" if self._stop_reason else "STARTUP_TIME_REACHED"
         session.audit_line("SESSION", event, startup_time=wanted, reason=self._stop_reason or "-")
         session.notifier.send(f"{event}: {self._stop_reason or wanted}")
@@ -104,18 +110,22 @@ class Runner:
         gc.collect()
         gc.freeze()  # what lives for ever is never looked at again by the collector
         session.announce()
+        self._systemd.ready(session.reporter.headline())
         outside.open_to(session, stack)
         try:
             async with asyncio.TaskGroup() as group:
                 session.group = group
                 bodies = Tasks(session, self.request_stop).bodies()
+                bodies["systemd"] = self._systemd.watch(session.progress_marks, session.reporter.progress)
                 tasks = [group.create_task(body, name=name) for name, body in bodies.items()]
                 await self._stopping.wait()
+                self._systemd.stopping(self._stop_reason)
                 await ending.wind_down(session, self._stop_reason)
                 for task in tasks:
                     task.cancel()
         except BaseExceptionGroup as errors:
             failure = _first(errors)
+            self._systemd.stopping(f"failed: {failure}")
             _component_failed(session, failure)
         await ending.close(session, self._stop_reason, failure)
         if failure is None:

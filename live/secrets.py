@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
 PREFIX = "enc:"
+PLACEHOLDER = PREFIX + "put-the-output-of-live-runner-encrypt-here"
+"""What `init-config` writes where a secret belongs."""
 HIDDEN = "***"
 MIN_SECRET_CHARS = 6
 """Shorter values are not taken out of texts: they would take half of the words with them."""
@@ -117,13 +119,17 @@ class KeyManager:
         """The clear text of an ``enc:...`` value; ``name`` is the setting, for the message."""
         from cryptography.fernet import InvalidToken
 
+        if value == PLACEHOLDER:
+            raise ConfigError(
+                f"{name} is still what `live-runner init-config` wrote: put the output of "
+                "`live-runner encrypt` there"
+            )
         try:
             return remember(self._fernet.decrypt(value.removeprefix(PREFIX).encode()).decode())
         except (InvalidToken, ValueError):
             raise ConfigError(
                 f"{name} cannot be decrypted with {self._origin}: the value was altered or made with another "
-                "key; "
-                "encrypt it again with `live-runner encrypt`"
+                "key; encrypt it again with `live-runner encrypt`"
             ) from None
 
     def renew(self, text: str, origin: str) -> tuple[str, int]:
@@ -135,6 +141,8 @@ class KeyManager:
 
         def again(match: re.Match[str]) -> str:
             nonlocal renewed
+            if match.group() == PLACEHOLDER:
+                return PLACEHOLDER
             renewed += 1
             line = text.count("\n", 0, match.start()) + 1
             return self.encrypt(self.decrypt(match.group(), f"{origin}, line {line}"))

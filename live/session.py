@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from live import checkpoint, takeover
 from live import config as configuration
@@ -36,7 +36,7 @@ from live.code_state import code_commit
 from live.config_schema import RunnerConfig
 from live.connectivity import FailoverWatch
 from live.core.events import Connection, Event
-from live.drift import DriftMonitor, reference_of
+from live.drift import DriftMonitor, reference_of, thresholds_of
 from live.executor import OrderDesk
 from live.inbox import Inbox
 from live.loop import EngineLoop
@@ -44,13 +44,15 @@ from live.model import LoadedModel
 from live.notify import Notifier
 from live.paper_child import PaperChild, running_endpoint, start_exchange
 from live.performance import PerformanceReports
-from live.record_run import RunRecorder
 from live.reload import AliasFollower
 from live.reporting import Reporter
 from live.storage import Record, Storage
 from live.watch import OverrideFlag, RunnerLock, write_flag
 from market.fees import tariff
 from market.types import Instrument
+
+if TYPE_CHECKING:
+    from live.record_run import RunRecorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Session:
         self.folder = self.runtime / "session" / self.id
         self.inbox = Inbox(config.data.queue_length)
         self.reconcile_wanted = asyncio.Event()
+        self._saving = asyncio.Lock()
         self.child: PaperChild | None = None
         self.endpoint: PaperEndpoint | None = None
         self.group: asyncio.TaskGroup | None = None
@@ -179,6 +182,8 @@ class Session:
 
     def _build_recorder(self, path: Path) -> RunRecorder:
         """A folder that cannot be recorded into is said before trading begins."""
+        from live.record_run import RunRecorder  # Arrow takes 30 MB: only who records pays for it
+
         recorder = RunRecorder(
             path,
             self.instruments,
@@ -269,8 +274,10 @@ class Session:
         reference = reference_of(model.bundle)
         if not reference:
             self.audit_line("MODEL", "DRIFT_NOT_WATCHED", reason="the bundle carries no reference")
-        limits = self.config.monitoring
-        self.drift = DriftMonitor(reference, limits, model.sha256, self.runtime, self.post, self.audit_line)
+        self.drift = DriftMonitor(
+            reference, thresholds_of(model.bundle), self.config.monitoring, model.sha256, self.runtime,
+            self.post, self.audit_line,
+        )  # fmt: skip
 
     def post(self, event: Event) -> None:
         """The way into the engine. A market event that finds the queue full is counted, and told once."""
@@ -306,6 +313,11 @@ class Session:
         return self.group.create_task(body, name=name)
 
     async def save_checkpoint(self) -> None:
+        """One at a time: the periodic one and that of a copy would write the same file."""
+        async with self._saving:
+            await self._save_checkpoint()
+
+    async def _save_checkpoint(self) -> None:
         body = {
             "session_id": self.id,
             "account": self.account_ref,
@@ -324,6 +336,16 @@ class Session:
             write_flag(path, reason)
         self.say(f"HALTED: {reason}")
         self.notifier.send(f"HALTED: {reason}")
+
+    def progress_marks(self) -> dict[str, int]:
+        """What grows while work gets done, for the watchdog (``live.systemd``)."""
+        storage = self.storage
+        return {
+            "engine": self.loop.busy_ns,
+            "status": int(self.reporter.last().get("wall_ns", 0)),
+            # Nothing to write is no standstill.
+            "database": storage.handled if storage.waiting else time.monotonic_ns(),
+        }
 
     # ---- names ----
 

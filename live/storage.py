@@ -68,6 +68,8 @@ class Storage:
         """Why records go to the fallback file; empty when SQLite is fine."""
         self.lost = 0
         """Records that neither place took (never intentions: those are refused instead)."""
+        self.handled = 0
+        """Batches that the writer is done with, one way or the other; stands still while the disk hangs."""
 
     @classmethod
     def open(cls, path: Path, fallback: Path, *, retention_days: int | None = None) -> Storage:
@@ -127,6 +129,11 @@ class Storage:
             ) from None
         return future
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work in the queue."""
+        return self._queue.qsize()
+
     def close(self) -> None:
         """Writes what is queued and closes. Safe to call twice."""
         if self._thread.is_alive():
@@ -164,6 +171,7 @@ class Storage:
                 for work in batch:
                     if work.done is not None:
                         work.done(StorageError(self.degraded))
+            self.handled += 1
         if self.degraded:
             self._merge_back()
         if self._connection is not None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from live import standing
+from live import day_end, standing
 from live.core.config import TIMER_NS
 from live.core.events import Reconciled, Timer, VolatilityIndex
 from live.drift import STEP_S as DRIFT_STEP_S
@@ -40,8 +40,10 @@ class Tasks:
     def bodies(self) -> dict[str, Coroutine[Any, Any, None]]:
         session = self._session
         stops = {} if session.stops is None else {"stops": session.stops.run()}
+        days = {} if session.options.shadow else {"day_end": day_end.watch(session)}
         return (
             stops
+            | days
             | standing.bodies(session)
             | {
                 "engine": session.loop.run(),
@@ -112,17 +114,22 @@ class Tasks:
             session.capacity.look()
 
     async def _drift(self) -> None:
-        """A row every few seconds of market time: neighbouring rows say the same."""
+        """A row every few seconds of market time; windows are judged beside the trading."""
         session = self._session
         seen: dict[str, Any] = {}
         while True:
-            await asyncio.sleep(max(MIN_PERIOD_S, session.clock.wall_seconds(DRIFT_STEP_S)))
+            await asyncio.sleep(max(MIN_PERIOD_S, session.clock.wall_seconds(DRIFT_STEP_S / 2)))
             for ticker in session.instruments:
                 answer, row = session.loop.pipeline.last(ticker)
-                if answer is not None and answer is not seen.get(ticker):
-                    seen[ticker] = answer
-                    score = float(answer.p[2] - answer.p[0])
-                    session.drift.take(session.clock.now_ns(), ticker, row, score)
+                if answer is None or answer is seen.get(ticker):
+                    continue
+                seen[ticker] = answer
+                watch = session.drift
+                if not watch.take(session.clock.now_ns(), ticker, row, answer):
+                    continue
+                found = await asyncio.to_thread(watch.look, ticker)
+                if watch is session.drift:  # the model may have been swapped meanwhile
+                    watch.tell(session.clock.now_ns(), ticker, found)
 
     async def _volatility_index(self) -> None:
         """VIXMOEX (RVI): above the threshold it is an emergency stop; an index that is not there is told."""

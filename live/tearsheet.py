@@ -65,7 +65,7 @@ def collect(config: RunnerConfig, day: str | None = None) -> dict[str, Any]:
         "holds": holds,
         "latency": _latency(sessions),
         "refusals": _refusals(sessions),
-        "drift": _drift(runtime, chosen, from_ns, to_ns),
+        "drift": drift_looks(runtime, chosen, from_ns, to_ns),
         "notes": notes,
     }  # fmt: skip
     sheet |= _fill_quality(runtime, tables, told, notes)
@@ -173,10 +173,8 @@ def _refusals(sessions: list[dict[str, Any]]) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda pair: -pair[1])[:MAX_REFUSALS])
 
 
-def _drift(runtime: Path, day: date, from_ns: int, to_ns: int) -> list[dict[str, Any]]:
-    """The verdicts of the drift monitor, of the file named by this day or the one before (its names are
-    UTC).
-    """
+def drift_looks(runtime: Path, day: date, from_ns: int, to_ns: int) -> list[dict[str, Any]]:
+    """The lines of the drift monitor between two times; its files are named by the day in UTC."""
     found = []
     for name in {day, day - timedelta(days=1), day + timedelta(days=1)}:
         path = runtime / "drift_metrics" / f"drift_metrics_{name:%Y%m%d}.jsonl"

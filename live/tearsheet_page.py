@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -68,7 +68,7 @@ def render(sheet: Mapping[str, Any]) -> str:
         "<h2>Latency</h2>",
         _latency(sheet),
         "<h2>Drift</h2>",
-        _drift(sheet, zone),
+        drift_part(sheet["drift"], zone),
         "<h2>Where it comes from</h2>",
         _sessions(sheet, zone),
         "</body></html>\n",
@@ -198,24 +198,37 @@ def _latency(sheet: Mapping[str, Any]) -> str:
     return _table(("stage, ms", "n", "p50", "p99", "worst"), rows)
 
 
-def _drift(sheet: Mapping[str, Any], zone: ZoneInfo) -> str:
-    """Every number that the monitor writes over the day, the last lines as they are."""
-    rows = sheet["drift"]
+def drift_part(looks: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> str:
+    """How many columns drifted, look by look, and each instrument's last look."""
+    rows = [row for row in looks if "ticker" in row]
     if not rows:
         return (
             '<p class="none">the drift monitor said nothing (no reference in the bundle, or a short day)</p>'
         )
-    names = [
-        n for n in ("score_psi", "psi", "worst_psi", "value") if isinstance(rows[-1].get(n), int | float)
-    ]
+    by_ticker: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_ticker.setdefault(str(row["ticker"]), []).append(row)
     curves = {
-        name: [(float(r["now_ns"]), float(r[name])) for r in rows if isinstance(r.get(name), int | float)]
-        for name in names
+        ticker: [(float(r["now_ns"]), float(r.get("drifted", 0))) for r in of_ticker]
+        for ticker, of_ticker in by_ticker.items()
     }
-    last = {k: v for k, v in rows[-1].items() if isinstance(v, str | int | float) and k != "now_ns"}
-    return (svg.lines(curves, zone=zone, height=150) if curves else "") + _table(
-        ("last verdict", ""), [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in last.items()]
-    )
+    head = ("instrument", "looks", "warned", "critical", "columns drifted", "farthest", "PSI", "limit",
+            "W1/sd", "limit", "PSI of the score", "trades on", "in training")  # fmt: skip
+    cells = [(ticker, *_last_looks(of_ticker)) for ticker, of_ticker in sorted(by_ticker.items())]
+    return svg.lines(curves, zone=zone, height=150) + _table(head, cells)
+
+
+def _last_looks(looks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    last = looks[-1]
+    figures = [last.get(name) for name in ("psi", "psi_limit", "w1", "w1_limit", "psi_score")]
+    rates = [last.get(name) for name in ("trade_rate", "trade_rate_trained")]
+    return (
+        str(len(looks)), str(sum(bool(r.get("warning")) for r in looks)),
+        str(sum(bool(r.get("critical")) for r in looks)),
+        f"{last.get('drifted', 0)} of {last.get('columns', 0)}", str(last.get("column", "")),
+        *("" if v is None else f"{v:.3f}" for v in figures),
+        *("" if v is None else f"{v:.1%}" for v in rates),
+    )  # fmt: skip
 
 
 def _sessions(sheet: Mapping[str, Any], zone: ZoneInfo) -> str:

@@ -61,6 +61,9 @@ WORDS: dict[str, tuple[Level, str, str]] = {
     "ORDER_STATE": (
         "bad", "An order is in an impossible state", "Compare with the broker's terminal, then resume.",
     ),
+    "LEDGER_MISMATCH": (
+        "bad", "The day's deals are not the broker's", "Compare with the broker's report, then resume.",
+    ),
     "STOP_REQUESTED": ("idle", "The runner is stopping", ""),
 }  # fmt: skip
 """Every hold in words: how bad, what it is, what a person does."""

@@ -31,7 +31,7 @@ from models.policy import (
     fit_slope,
     stretches,
 )
-from models.policy_search import PLAIN_TRIED, csv_of, run_trials
+from models.policy_search import PLAIN_TRIED, Search, csv_of, run_trials
 
 __all__ = [
     "Choice", "Costs", "Market", "calibrate", "expected_bps", "fit_slope", "fit_temperature", "stretches",
@@ -44,20 +44,21 @@ MIN_TRADES = 10
 def calibrate(
     markets: Sequence[Market], weights: Mapping[str, float], costs: Costs, out_dir: Path, *,
     seed: int, threads: int = 1, trials: int = 60, min_trades: int = MIN_TRADES, cap: float = 0.6,
-    alpha: float = 0.2, progress: Progress = print,
+    alpha: float = 0.2, batch: int = 1, search: Search = run_trials, progress: Progress = print,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit and search; writes ``ensemble.json``, ``calibration.json``, ``trials.csv``, ``trials.npz``; returns
     ``ensemble.json``.
 
     ``weights`` by member from ``ensemble_weights.json``. A ticker whose lower bound of net profit is not
     above zero gets ``threshold_bps`` null: do not trade. ``alpha``: of the rows that go down, at most this
-    share may be bought, and the reverse (conformal abstention; 0: never abstain).
+    share may be bought, and the reverse (conformal abstention; 0: never abstain). ``batch``: trials that are
+    asked for together. ``search``: ``run_trials``, or the same by other processes.
     """
     with learner.fixed_threads(threads):
         player = Player([Prepared.of(m, weights) for m in markets], weights, costs, cap, min_trades, alpha)
         temperature = fit_temperature(player.stacked(weights), player.outcomes())
         progress(f"calibrate: temperature {temperature:.3f}, {len(markets)} instruments, {trials} trials")
-        tried = run_trials(player, temperature, trials, seed, progress)
+        tried = search(player, temperature, trials, seed, progress, batch=batch)
         found = evidence.overfitting(tried.returns)
         trusted, why = evidence.believed(found)
         kept = tried.best if trusted else 0

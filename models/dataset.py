@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.batch import FeatureTable
-from features.schema import GAP, MIRROR_PARTNER, MIRROR_SIGN, NAMES, SEASONAL, schema_hash
+from features.schema import FEED, GAP, MIRROR_PARTNER, MIRROR_SIGN, NAMES, SEASONAL, schema_hash
 from market.errors import RecordingError
 from models.labels import VOID, Labels
 from models.scaling import Scaler
@@ -92,9 +92,9 @@ class Dataset:
 
     def fit_scaler(self) -> Scaler:
         """The scaler of the product: pooled over instruments, fitted on usable rows of block ``fit`` only,
-        symmetric between buyers and sellers."""
+        symmetric between buyers and sellers, blind to the feed's pace."""
         X = np.concatenate([s.X[self.rows(t, "fit", labelled=False)] for t, s in self.series.items()])
-        return Scaler.fit(X, mute=self.muted).symmetric(MIRROR_SIGN, MIRROR_PARTNER)
+        return Scaler.fit(X, mute=(*self.muted, *FEED)).symmetric(MIRROR_SIGN, MIRROR_PARTNER)
 
 
 def load(features_dir: Path, labels_dir: Path) -> Dataset:
@@ -116,6 +116,12 @@ def load(features_dir: Path, labels_dir: Path) -> Dataset:
             series[folder.name] = _read_series(folder.name, paths, labels_dir / folder.name, blocks)
     if not series:
         raise RecordingError(f"no features under {features_dir}: run the stage 'features' first")
+    for path in sorted(labels_dir.glob("*/*.npz")):
+        partner = features_dir / path.relative_to(labels_dir)
+        if not partner.is_file():  # without a word the learners would know a market less
+            raise RecordingError(
+                f"no features at {partner}, but labels at {path}: run the stage 'features' again"
+            )
     fit = BLOCK_NAMES[0]
     fit_days = {d for s in series.values() for d in _days_in(s, blocks.index(fit))}
     return Dataset(series, blocks, len(fit_days), tuple(stored.get("horizons_s", ())))

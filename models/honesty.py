@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.batch import compute
-from features.schema import NAMES, SEASONAL
+from features.schema import FEED, NAMES, SEASONAL
 from market.errors import ConfigError, ScalperError
 from market.simulator import SimSpec, simulate_market
 from market.types import InstrumentDay
@@ -190,9 +190,10 @@ class Forecaster:
 def fit(
     names: Sequence[str], X: F32, move: F64, *, learner: Learner = "ridge", allowed: Sequence[str] = NAMES
 ) -> Forecaster:
-    """Fit on columns ``names``; clock features are muted, as in any product run of few days."""
+    """Fit on columns ``names``; the clock and the feed's pace are muted, as in any product run
+    of few days."""
     refuse_foreign(names, allowed)
-    muted = [k for k, name in enumerate(names) if name in {NAMES[s] for s in SEASONAL}]
+    muted = [k for k, name in enumerate(names) if name in {NAMES[s] for s in (*SEASONAL, *FEED)}]
     scaler = Scaler.fit(X, mute=muted)
     inner = _ridge(scaler.apply(X), move) if learner == "ridge" else _boosted(scaler.apply(X), move)
     return Forecaster(tuple(names), lambda rows: inner(scaler.apply(rows)))

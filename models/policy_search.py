@@ -8,15 +8,20 @@ win.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from models import ensemble, evaluate
 from models.learner import F64, Progress
 from models.policy import NO_EVIDENCE, Choice, Player
+from models.trial_record import TrialRecord, Tried
 
 TILT = 0.3
 """How far (in logs) the search may push a member's weight, and its square root bounds the temperature's
@@ -46,9 +51,36 @@ class Trials:
         return max(range(len(self.log)), key=lambda i: (self.log[i]["objective"], -i))
 
 
-def run_trials(player: Player, temperature: float, trials: int, seed: int, progress: Progress) -> Trials:
-    """Optuna in one worker, in memory; the first trial is the plain choice, which knows nothing of the
-    block."""
+Evaluate = Callable[[Sequence[Choice]], Iterable[Tried]]
+
+
+class Search(Protocol):
+    """``run_trials``, wherever the trials are evaluated."""
+
+    def __call__(
+        self, player: Player, temperature: float, trials: int, seed: int, progress: Progress, *, batch: int
+    ) -> Trials: ...
+
+
+def tried(player: Player, picked: Choice) -> Tried:
+    """``picked`` played on every instrument."""
+    played = [player.play(p, picked) for p in player.prepared]
+    return Tried(
+        player.objective(played), sum(len(o.net_bps) for o in played),
+        float(sum(o.net_bps.sum() for o in played)), np.sum([o.returns for o in played], axis=0),
+    )  # fmt: skip
+
+
+def run_trials(
+    player: Player, temperature: float, trials: int, seed: int, progress: Progress, *, batch: int = 1,
+    evaluate_all: Evaluate | None = None, kept: TrialRecord | None = None,
+) -> Trials:  # fmt: skip
+    """Optuna's search; the first trial is the plain choice, which knows nothing of the block.
+
+    ``batch`` trials are asked for before the first of them is known, so it shapes the result; by whom they
+    are evaluated (``evaluate_all``) and in what order they become known does not. ``kept`` remembers what was
+    evaluated: it saves the work of a search that was killed and never changes where the search goes.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -59,8 +91,8 @@ def run_trials(player: Player, temperature: float, trials: int, seed: int, progr
         tilts = {m: ask(f"tilt_{m}", -TILT, TILT) for m in names[1:]}
         raw = {m: w * math.exp(tilts.get(m, 0.0)) for m, w in player.base.items()}
         total = sum(raw.values())
-        kept = {m: raw[m] / total for m in names}
-        capped = ensemble.temper(kept, 0.0, player.cap) if max(kept.values()) > player.cap else kept
+        shares = {m: raw[m] / total for m in names}
+        capped = ensemble.temper(shares, 0.0, player.cap) if max(shares.values()) > player.cap else shares
         # What is stored is what is judged: the file's decimals, not the search's.
         return Choice(
             ensemble.normalised({m: capped.get(m, 0.0) for m in player.base}),
@@ -71,32 +103,13 @@ def run_trials(player: Player, temperature: float, trials: int, seed: int, progr
             )),
         )  # fmt: skip
 
+    def here(picked: Sequence[Choice]) -> Iterable[Tried]:
+        return (tried(player, one) for one in picked)
+
+    evaluate_new = evaluate_all or here
     log: list[dict[str, Any]] = []
     choices: list[Choice] = []
     returns: list[F64] = []
-
-    def objective(trial: optuna.Trial) -> float:
-        picked = choice(trial.suggest_float)
-        played = [player.play(p, picked) for p in player.prepared]
-        value = player.objective(played)
-        earned = np.sum([o.returns for o in played], axis=0)
-        log.append(
-            {
-                "number": trial.number, "objective": value, "trades": sum(len(o.net_bps) for o in played),
-                "net_bps": float(sum(o.net_bps.sum() for o in played)), "sharpe": evaluate.sharpe(earned),
-                **trial.params,
-            }
-        )  # fmt: skip
-        choices.append(picked)
-        returns.append(earned)
-        if (trial.number + 1) % 20 == 0:
-            top = max(t["objective"] for t in log)
-            said = (
-                f"best lower bound {top:.2f} bps an hour" if top > NO_EVIDENCE else "none traded enough yet"
-            )
-            progress(f"calibrate: trial {trial.number + 1}/{trials}, {said}")
-        return value
-
     study = optuna.create_study(
         direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True)
     )
@@ -105,8 +118,60 @@ def run_trials(player: Player, temperature: float, trials: int, seed: int, progr
         "exit_move_share": PLAIN_EXIT_SHARE, "stop_multiplier": 1.0,
     }  # fmt: skip
     study.enqueue_trial(plain)
-    study.optimize(objective, n_trials=trials, n_jobs=1)
+    while len(log) < trials:
+        asked = [study.ask() for _ in range(min(max(batch, 1), trials - len(log)))]
+        picked = [choice(trial.suggest_float) for trial in asked]
+        known = [kept.of(trial) if kept is not None else None for trial in asked]
+        new = iter(evaluate_new([p for p, k in zip(picked, known, strict=True) if k is None]))
+        for trial, one, found in zip(asked, picked, known, strict=True):
+            if found is None:
+                found = next(new)
+                if kept is not None:
+                    kept.add(trial, found)
+            study.tell(trial, found.objective)
+            log.append(
+                {
+                    "number": trial.number, "objective": found.objective, "trades": found.trades,
+                    "net_bps": found.net_bps, "sharpe": evaluate.sharpe(found.returns), **trial.params,
+                }
+            )  # fmt: skip
+            choices.append(one)
+            returns.append(found.returns)
+            if len(log) % 20 == 0:
+                top = max(t["objective"] for t in log)
+                said = (
+                    f"best lower bound {top:.2f} bps an hour"
+                    if top > NO_EVIDENCE
+                    else "none traded enough yet"
+                )
+                progress(f"calibrate: trial {len(log)}/{trials}, {said}")
     return Trials(choices, log, np.stack(returns, axis=1))
+
+
+# --- by other processes
+
+
+def spill(player: Player, folder: Path) -> Path:
+    """``player`` in a file of its own, for processes that are told its path; named after its content."""
+    content = pickle.dumps(player, protocol=5)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"player-{sha256(content).hexdigest()[:16]}.pickle"
+    draft = path.with_name(path.name + ".part")
+    draft.write_bytes(content)
+    draft.replace(path)
+    return path
+
+
+def tried_at(asked: tuple[str, Choice]) -> Tried:
+    """``tried`` with the player that ``spill`` left at a path."""
+    path, picked = asked
+    return tried(_spilled(path), picked)
+
+
+@lru_cache(maxsize=1)
+def _spilled(path: str) -> Player:
+    player: Player = pickle.loads(Path(path).read_bytes())
+    return player
 
 
 def csv_of(log: Sequence[Mapping[str, Any]]) -> str:

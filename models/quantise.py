@@ -80,17 +80,9 @@ def run(
     every form as JSON. With the ensemble's ``weights`` and a Dataset, the profit of the shipped ensemble on
     the compared rows is set against that of the trained one.
     """
-    limits = {**parity.LIMITS, **(limits or {})}
-    if unknown := sorted(set(limits) - set(parity.LIMITS)):
-        raise QuantiseError(f"no gate is called {', '.join(unknown)}; known: {', '.join(parity.LIMITS)}")
+    full = _limits(limits)
     modes: dict[str, str] = dict(plan["members"])
     _check_plan(modes)
-    models_dir, out_dir = Path(models_dir), Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    scaler.save(out_dir / SCALER)
-    report: dict[str, Any] = {"members": {}, "limits": dict(sorted(limits.items()))}
-    latency: dict[str, Any] = {}
-    benches: dict[str, _Bench] = {}
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch)
         networks = sorted(name for name, mode in modes.items() if mode != "TEXT")
@@ -100,16 +92,37 @@ def run(
             rows = exported / "rows.npz"
             learner.save_npz(rows, _calibration_rows(dataset, scaler))
             convert(models_dir, exported, wanted, rows)
-        for name, mode in sorted(modes.items()):
-            bench = benches[name] = _Bench(name, models_dir, exported, scaler, dataset, max_rows, limits)
-            entry, shipped = bench.ship(mode)
-            shutil.copyfile(shipped, out_dir / MEMBER_FILES[name])
-            report["members"][name] = entry
-            progress(f"quantise: {_line(name, entry)}")
-            if latency_path is not None:
-                latency[name] = bench.latency(entry["mode"])
-        if weights is not None:
-            report["profit"] = _profit(benches, report["members"], weights, dataset, limits)
+        return prove(
+            models_dir, plan, scaler, exported, out_dir, dataset, max_rows=max_rows, limits=full,
+            latency_path=latency_path, weights=weights, progress=progress,
+        )  # fmt: skip
+
+
+def prove(
+    models_dir: Path, plan: Mapping[str, Any], scaler: Scaler, exported: Path, out_dir: Path, dataset: Any, *,
+    max_rows: int = 6000, limits: Mapping[str, float] | None = None, latency_path: Path | None = None,
+    weights: Mapping[str, float] | None = None, progress: Progress = print,
+) -> dict[str, Any]:  # fmt: skip
+    """``run`` less its conversion: ``exported`` holds ``<name>.<mode>.tflite`` of each network and mode."""
+    limits = _limits(limits)
+    modes: dict[str, str] = dict(plan["members"])
+    _check_plan(modes)
+    models_dir, out_dir = Path(models_dir), Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    scaler.save(out_dir / SCALER)
+    report: dict[str, Any] = {"members": {}, "limits": dict(sorted(limits.items()))}
+    latency: dict[str, Any] = {}
+    benches: dict[str, _Bench] = {}
+    for name, mode in sorted(modes.items()):
+        bench = benches[name] = _Bench(name, models_dir, exported, scaler, dataset, max_rows, limits)
+        entry, shipped = bench.ship(mode)
+        shutil.copyfile(shipped, out_dir / MEMBER_FILES[name])
+        report["members"][name] = entry
+        progress(f"quantise: {_line(name, entry)}")
+        if latency_path is not None:
+            latency[name] = bench.latency(entry["mode"])
+    if weights is not None:
+        report["profit"] = _profit(benches, report["members"], weights, dataset, limits)
     report["passed"] = all(
         entry["passed"] for entry in [*report["members"].values(), report.get("profit", {"passed": True})]
     )
@@ -149,6 +162,13 @@ def convert(models_dir: Path, out_dir: Path, wanted: Sequence[str], rows: Path |
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise QuantiseError(f"the exporter ended with {done.returncode}: {last[0]}")
+
+
+def _limits(changes: Mapping[str, float] | None) -> dict[str, float]:
+    limits = {**parity.LIMITS, **(changes or {})}
+    if unknown := sorted(set(limits) - set(parity.LIMITS)):
+        raise QuantiseError(f"no gate is called {', '.join(unknown)}; known: {', '.join(parity.LIMITS)}")
+    return limits
 
 
 def _check_plan(modes: Mapping[str, str]) -> None:

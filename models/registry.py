@@ -316,6 +316,7 @@ def _registry(uri: str) -> Iterator[Any]:
     """An MLflow client; what MLflow, its database or its server raise becomes a RegistryError."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     database = _sqlite_path(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,17 @@ CPCV: every choice of tested groups, with all labels that come near them left ou
 into whole histories; the spread of their Sharpe ratios says how much hangs on what was trained on. One
 learner stands for all, for the line's networks cannot be trained thirty times, and nothing is searched: the
 policy is the plain one.
+
+Splits know nothing of each other: each is a ``Piece`` that any process can fit and trade from the same files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,13 +26,14 @@ from models import evaluate, gbdt, learner
 from models.calibrate import fit_temperature
 from models.cross_validation import (
     Cpcv,
+    Fold,
     Session,
     by_day,
     session_groups,
     shortest_embargo_ns,
     walk_forward,
 )
-from models.dataset import Dataset
+from models.dataset import Dataset, load
 from models.labels import VOID
 from models.learner import F64, Mask, Progress
 from models.policy import Choice, Costs, Market, Player, Prepared
@@ -45,12 +50,31 @@ FEATURE_WINDOW_NS = round(max(f.window_s for f in FEATURES) * SECOND_NS)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a split needs besides rows; ``fee_bps`` by ticker."""
+    """What a split needs besides rows; ``fee_bps`` by ticker; ``rounds``: trees, None for ROUNDS of them."""
 
     costs: Costs
     fee_bps: Mapping[str, float]
     seed: int
     threads: int = 1
+    rounds: int | None = None
+
+
+Kind = Literal["walk_forward", "cpcv"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One split: the trees of one training set, and what they earn wherever that split tests."""
+
+    kind: Kind
+    number: int
+
+
+Earned = list[tuple[F64, int]]
+"""Of each span that a piece tests: net bps by bin of time, and the number of trades."""
+Trade = Callable[[Sequence[Piece]], Iterable[Earned]]
+Mapped = Callable[[Callable[[Any], Earned], Sequence[Any]], Iterable[Earned]]
+"""As the builtin ``map`` over a list, wherever it is computed."""
 
 
 def sessions_of(dataset: Dataset) -> tuple[Session, ...]:
@@ -72,43 +96,64 @@ def embargo_ns(dataset: Dataset) -> int:
     )
 
 
-def study(dataset: Dataset, settings: Settings, progress: Progress = print) -> dict[str, Any]:
+def study(
+    dataset: Dataset, settings: Settings, progress: Progress = print, trade: Trade | None = None
+) -> dict[str, Any]:
     """``walk_forward``: net result of every fold; ``cpcv``: ``sharpe_distribution`` and the ``sharpes`` of
     the paths. Either is ``{"missing": why}`` where there are too few sessions. The data set's last block,
-    ``live``, is not looked at."""
-    live_ns = dataset.blocks.span("live")[0] if "live" in dataset.blocks.names else None
-    sessions = [s for s in sessions_of(dataset) if live_ns is None or s.to_ns <= live_ns]
-    if len(sessions) < SESSIONS_MIN:
-        why = (
-            f"not enough: {len(sessions)} whole sessions before block 'live', {SESSIONS_MIN} are needed; "
-            "parts of one day say nothing about other days"
-        )
-        return {"sessions": len(sessions), "walk_forward": {"missing": why}, "cpcv": {"missing": why}}
+    ``live``, is not looked at. ``trade``: what the pieces earn, by default one after another here."""
     rows = _Rows(dataset, settings)
-    found: dict[str, Any] = {"sessions": len(sessions)}
+    if len(rows.sessions) < SESSIONS_MIN:
+        why = (
+            f"not enough: {len(rows.sessions)} whole sessions before block 'live', {SESSIONS_MIN} are "
+            "needed; parts of one day say nothing about other days"
+        )
+        return {"sessions": len(rows.sessions), "walk_forward": {"missing": why}, "cpcv": {"missing": why}}
+    found: dict[str, Any] = {"sessions": len(rows.sessions)}
     with learner.fixed_threads(settings.threads):
         for name, work in (("walk_forward", _folds), ("cpcv", _paths)):
             try:
-                found[name] = work(rows, sessions, progress)
+                found[name] = work(rows, trade or rows.trade, progress)
             except ConfigError as error:  # sessions too short for what is purged and embargoed
                 found[name] = {"missing": f"not enough: {error}"}
     return found
 
 
-def _folds(rows: _Rows, sessions: Sequence[Session], progress: Progress) -> dict[str, Any]:
+def study_at(
+    features: Path, labels: Path, settings: Settings, progress: Progress = print, mapped: Mapped = map
+) -> dict[str, Any]:
+    """``study`` of the data set that lies in two folders; ``mapped`` computes the pieces, each from the same
+    files."""
+    places = str(features.resolve()), str(labels.resolve()), _stamp(features, labels)
+
+    def trade(pieces: Sequence[Piece]) -> Iterable[Earned]:
+        return mapped(_earned_at, [(places, settings, piece) for piece in pieces])
+
+    return study(_loaded(*places), settings, progress, trade)
+
+
+def _earned_at(asked: tuple[tuple[str, str, str], Settings, Piece]) -> Earned:
+    places, settings, piece = asked
+    with learner.fixed_threads(settings.threads):
+        return _Rows(_loaded(*places), settings).earned(piece)
+
+
+@lru_cache(maxsize=1)
+def _loaded(features: str, labels: str, stamp: str) -> Dataset:
+    """Read once by every process; ``stamp`` tells the data of another run in the same folders apart."""
+    return load(Path(features), Path(labels))
+
+
+def _stamp(*folders: Path) -> str:
+    files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    return str([(path.name, (seen := path.stat()).st_size, seen.st_mtime_ns) for path in files])
+
+
+def _folds(rows: _Rows, trade: Trade, progress: Progress) -> dict[str, Any]:
     """Expanding walk-forward: all but the last two days of a fold teach, the last of them calibrating."""
     found: list[dict[str, Any]] = []
-    for fold in walk_forward(
-        sessions, train_days=2, purge_ns=rows.purge_ns, embargo_ns=rows.embargo_ns, validate_days=1,
-        expanding=True,
-    ):  # fmt: skip
-        spans = {name: fold.blocks.span(name) for name in fold.blocks.names}
-        code = {t: fold.code(s.recv_ns) for t, s in rows.dataset.series.items()}
-        index = fold.blocks.index
-        fit = {t: rows.known(t) & (code[t] == index("fit")) for t in code}
-        # The plain policy chooses nothing, so that the validation days may calibrate as well.
-        after = {t: (code[t] == index("calibrate")) | (code[t] == index("threshold")) for t in code}
-        net, trades = rows.play(fit, after, [spans["score"]])
+    pieces = [Piece("walk_forward", number) for number in range(len(rows.folds))]
+    for fold, ((net, trades),) in zip(rows.folds, trade(pieces), strict=True):
         found.append(
             {
                 "days": list(fold.days["score"]), "trades": trades, "net_bps": float(net.sum()),
@@ -119,21 +164,14 @@ def _folds(rows: _Rows, sessions: Sequence[Session], progress: Progress) -> dict
     return {"folds": found, "positive": sum(f["net_bps"] > 0 for f in found)}
 
 
-def _paths(rows: _Rows, sessions: Sequence[Session], progress: Progress) -> dict[str, Any]:
-    groups = session_groups(sessions, min(len(sessions), GROUPS_MAX))
-    cpcv = Cpcv(groups, TESTED, rows.embargo_ns)
-    progress(f"CPCV: {len(cpcv.splits)} splits of {len(groups)} groups, {len(cpcv.paths)} paths")
+def _paths(rows: _Rows, trade: Trade, progress: Progress) -> dict[str, Any]:
+    cpcv = rows.cpcv
+    progress(f"CPCV: {len(cpcv.splits)} splits of {len(cpcv.groups)} groups, {len(cpcv.paths)} paths")
     returns: dict[tuple[int, int], F64] = {}
-    for number, tested in enumerate(cpcv.splits):
-        learnt = [g for g in range(len(groups)) if g not in tested]
-        fit, after = {}, {}
-        for ticker, s in rows.dataset.series.items():
-            train, _ = cpcv.masks(number, s.recv_ns, s.exit_ns)
-            last = (s.recv_ns >= groups[learnt[-1]][0]) & (s.recv_ns < groups[learnt[-1]][1])
-            fit[ticker] = rows.known(ticker) & train & ~last
-            after[ticker] = train & last
-        for g in tested:
-            returns[number, g], _ = rows.play(fit, after, [groups[g]])
+    pieces = [Piece("cpcv", number) for number in range(len(cpcv.splits))]
+    for number, (tested, earned) in enumerate(zip(cpcv.splits, trade(pieces), strict=True)):
+        for g, (net, _) in zip(tested, earned, strict=True):
+            returns[number, g] = net
     paths = [
         np.concatenate([returns[split, g] for g, split in enumerate(path)]) for path in cpcv.paths.tolist()
     ]
@@ -148,20 +186,62 @@ class _Rows:
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         self.dataset, self.settings = dataset, settings
         self.purge_ns, self.embargo_ns = dataset.blocks.purge_ns, embargo_ns(dataset)
-        self.seen = {s.ticker: s for s in learner.series_of(dataset)}
+        live_ns = dataset.blocks.span("live")[0] if "live" in dataset.blocks.names else None
+        self.sessions = [s for s in sessions_of(dataset) if live_ns is None or s.to_ns <= live_ns]
         self._trees: tuple[bytes, Any] | None = None
+
+    @cached_property
+    def seen(self) -> dict[str, learner.Series]:
+        return {s.ticker: s for s in learner.series_of(self.dataset)}
+
+    @cached_property
+    def folds(self) -> tuple[Fold, ...]:
+        return walk_forward(
+            self.sessions, train_days=2, purge_ns=self.purge_ns, embargo_ns=self.embargo_ns, validate_days=1,
+            expanding=True,
+        )  # fmt: skip
+
+    @cached_property
+    def cpcv(self) -> Cpcv:
+        groups = session_groups(self.sessions, min(len(self.sessions), GROUPS_MAX))
+        return Cpcv(groups, TESTED, self.embargo_ns)
+
+    def trade(self, pieces: Sequence[Piece]) -> Iterable[Earned]:
+        return map(self.earned, pieces)
+
+    def earned(self, piece: Piece) -> Earned:
+        return self._fold(piece.number) if piece.kind == "walk_forward" else self._split(piece.number)
+
+    def _fold(self, number: int) -> Earned:
+        fold = self.folds[number]
+        code = {t: fold.code(s.recv_ns) for t, s in self.dataset.series.items()}
+        index = fold.blocks.index
+        fit = {t: self.known(t) & (code[t] == index("fit")) for t in code}
+        # The plain policy chooses nothing, so that the validation days may calibrate as well.
+        after = {t: (code[t] == index("calibrate")) | (code[t] == index("threshold")) for t in code}
+        return [self.play(fit, after, fold.blocks.span("score"))]
+
+    def _split(self, number: int) -> Earned:
+        groups, tested = self.cpcv.groups, self.cpcv.splits[number]
+        learnt = [g for g in range(len(groups)) if g not in tested]
+        fit, after = {}, {}
+        for ticker, s in self.dataset.series.items():
+            train, _ = self.cpcv.masks(number, s.recv_ns, s.exit_ns)
+            last = (s.recv_ns >= groups[learnt[-1]][0]) & (s.recv_ns < groups[learnt[-1]][1])
+            fit[ticker] = self.known(ticker) & train & ~last
+            after[ticker] = train & last
+        return [self.play(fit, after, groups[g]) for g in tested]
 
     def known(self, ticker: str) -> Mask:
         s = self.dataset.series[ticker]
         return s.usable & (s.y != VOID)
 
     def play(
-        self, fit: Mapping[str, Mask], after: Mapping[str, Mask], spans: Sequence[tuple[int, int]]
+        self, fit: Mapping[str, Mask], after: Mapping[str, Mask], span: tuple[int, int]
     ) -> tuple[F64, int]:
-        """Net bps by bin of time in ``spans`` and the number of trades: trees on ``fit``, slope, temperature
+        """Net bps by bin of time in ``span`` and the number of trades: trees on ``fit``, slope, temperature
         and abstention on ``after``."""
         trees = self._fitted(fit)
-        (span,) = spans
         prepared = []
         for ticker, s in self.dataset.series.items():
             tested = (s.recv_ns >= span[0]) & (s.recv_ns < span[1])
@@ -202,4 +282,4 @@ class _Rows:
         keep = learner.thin(len(y), MAX_ROWS)
         X, y = learner.with_mirror(X[keep], y[keep])
         parameters = gbdt.settings(len(y), seed=self.settings.seed, threads=self.settings.threads)
-        return lgb.train(parameters, lgb.Dataset(X, y), ROUNDS)
+        return lgb.train(parameters, lgb.Dataset(X, y), self.settings.rounds or ROUNDS)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("market", "features", "models", "live", "flows")
 HEAVY = (
     "torch", "tensorflow", "keras", "pandas", "sklearn", "prefect", "dvc", "evidently", "optuna", "mlflow",
-    "matplotlib",
+    "dask", "distributed", "matplotlib",
 )  # fmt: skip
 
 

@@ -38,7 +38,19 @@ def test_the_box_runs_the_very_versions_that_the_platform_was_tested_with() -> N
 
 @pytest.mark.parametrize(
     "heavy",
-    ["torch", "tensorflow", "pandas", "scikit-learn", "prefect", "dvc", "evidently", "optuna", "mlflow"],
+    [
+        "torch",
+        "tensorflow",
+        "pandas",
+        "scikit-learn",
+        "prefect",
+        "dvc",
+        "evidently",
+        "optuna",
+        "mlflow",
+        "dask",
+        "distributed",
+    ],
 )
 def test_the_box_installs_nothing_heavy(heavy: str) -> None:
     assert heavy not in pins("live")

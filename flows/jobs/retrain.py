@@ -64,7 +64,7 @@ def retrain(
         key="retrain-verdict", markdown=markdown(published, verdict, said), description="the outcome"
     )
     report_artifacts(folder)
-    address = publishing.page_of(published.version)
+    address = publishing.page_of(folder, published.version)
     if address:
         create_link_artifact(
             key="model-version", link=address, link_text=f"version {published.version} in MLflow"

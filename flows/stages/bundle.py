@@ -21,6 +21,7 @@ from flows.signing import ensure_keys
 from flows.stages.common import (
     BUNDLE,
     CALIBRATION,
+    DRIFT,
     EXPORTED,
     FEATURES,
     LABELS,
@@ -36,6 +37,7 @@ from flows.stages.exported import draft, model_files
 from flows.stages.model_card import model_card
 from market.errors import ConfigError
 from market.recording import Recording
+from models import drift
 from models.bundle import ENSEMBLE, GOLDEN, write_bundle
 from models.dataset import Dataset, load
 from models.inference import make_golden
@@ -68,6 +70,7 @@ def main(say: Say) -> None:
         (folder / "model_card.md").write_text(model_card(manifest), encoding="utf-8")
         files = model_files() | {
             ENSEMBLE: CALIBRATION / ENSEMBLE, GOLDEN: golden, "model_card.md": folder / "model_card.md",
+            drift.FILE: DRIFT / "reference.npz",
         }  # fmt: skip
         bundle = write_bundle(BUNDLE, files, manifest, private)
     say(f"{manifest['watermark']} bundle {bundle.sha256[:12]}, {len(files)} files, signed")

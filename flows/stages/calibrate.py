@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows import params as params_file
+from flows.compute import run as computed
+from flows.compute_trials import search_on
 from flows.stages.common import (
     CALIBRATION,
     ENSEMBLE,
@@ -39,10 +41,15 @@ def main(say: Say) -> None:
     fee_bps = {i.ticker: params.fee_ppm(i, recording.info.tariff) / 100.0 for i in recording.info.instruments}
     horizon_ns, latency_ns = params.horizon_ns, params.latency_ns
     with whole(CALIBRATION) as folder:
-        settings = calibrate(
-            markets(dataset, logp, fee_bps), weights,
-            Costs(horizon_ns, latency_ns, params.costs.slippage_ticks),
-            folder, seed=params.seed, threads=params.threads, progress=say, **params.calibrate,
+        settings = computed(
+            "calibrate", params.compute,
+            lambda pool: calibrate(
+                markets(dataset, logp, fee_bps), weights,
+                Costs(horizon_ns, latency_ns, params.costs.slippage_ticks),
+                folder, seed=params.seed, threads=params.threads, progress=say,
+                search=search_on(pool, params.compute.study), **params.calibrate,
+            ),
+            parts=int(params.calibrate.get("batch", 1)),
         )  # fmt: skip
         save_logp(folder / LOGP.name, logp)
         report = read_json(folder / "calibration.json")

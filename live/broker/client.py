@@ -89,6 +89,16 @@ def _both_ids(client_order_id: str, exchange_order_id: str) -> list[tuple[str, A
     return [*ids, (client_order_id, pb.ORDER_ID_TYPE_REQUEST)]
 
 
+def unit_price_ticks(price_nano: int, instrument: Instrument) -> int:
+    """A deal's price as the broker tells it, in ticks: for futures documented as money of one unit, whatever
+    price_type says; to the nearest tick.
+    """
+    if instrument.kind != "future":
+        return convert.nano_to_ticks(price_nano, instrument.tick_nano)
+    tick = instrument.tick_value_nano
+    return (price_nano * instrument.lot + tick // 2) // tick
+
+
 class BrokerClient:
     """Calls of one account over one channel.
 
@@ -404,13 +414,7 @@ class BrokerClient:
         )
 
     def _stage_fill(self, stage: pb.OrderStage, instrument: Instrument) -> FillInfo:
-        price_nano = convert.to_nano(stage.price)
-        if instrument.kind == "future":
-            # Documented as money of one unit for futures, whatever price_type says; to the nearest tick.
-            tick = instrument.tick_value_nano
-            price_ticks = (price_nano * instrument.lot + tick // 2) // tick
-        else:
-            price_ticks = convert.nano_to_ticks(price_nano, instrument.tick_nano)
+        price_ticks = unit_price_ticks(convert.to_nano(stage.price), instrument)
         return self.fill(stage.trade_id, price_ticks, stage.quantity, instrument)
 
     def fill(self, trade_id: str, price_ticks: int, lots: int, instrument: Instrument) -> FillInfo:

@@ -40,6 +40,7 @@ GROUPS: dict[str, str] = {
     "InstrumentsService/GetInstrumentBy": "instruments", "InstrumentsService/FindInstrument": "instruments",
     "InstrumentsService/GetFuturesMargin": "instruments",
     "InstrumentsService/TradingSchedules": "instruments", "OperationsService/GetPositions": "operations",
+    "OperationsService/GetOperationsByCursor": "operations",
     "MarketDataService/GetOrderBook": "market_data", "MarketDataService/GetTradingStatus": "market_data",
     "StopOrdersService/PostStopOrder": "stop_orders", "StopOrdersService/GetStopOrders": "stop_orders",
     "StopOrdersService/CancelStopOrder": "stop_orders", "MarketDataService/GetLastPrices": "market_data",

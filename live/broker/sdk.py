@@ -9,6 +9,7 @@ knows nothing that the native transport does not.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib
 import keyword
 import logging
@@ -50,12 +51,15 @@ CALLS: dict[str, str] = {
     "OrdersService/GetOrderState": "orders.get_order_state",
     "OrdersService/GetOrders": "orders.get_orders",
     "OperationsService/GetPositions": "operations.get_positions",
+    "OperationsService/GetOperationsByCursor": "operations.get_operations_by_cursor",
     "MarketDataService/GetLastPrices": "market_data.get_last_prices",
     "StopOrdersService/PostStopOrder": "stop_orders.post_stop_order",
     "StopOrdersService/GetStopOrders": "stop_orders.get_stop_orders",
     "StopOrdersService/CancelStopOrder": "stop_orders.cancel_stop_order",
 }
-"""Where the SDK keeps each method that the client uses; all of them take keyword arguments."""
+"""Where the SDK keeps each method that the client uses; they take keyword arguments, save ``AS_REQUEST``."""
+AS_REQUEST = {"OperationsService/GetOperationsByCursor": "GetOperationsByCursorRequest"}
+"""Methods that take one request object, and its class."""
 
 
 class SdkMissing(BrokerError):
@@ -107,7 +111,12 @@ class SdkTransport:
         flight = _Flight(timeout_s)
         token = _flight.set(flight)
         try:
-            answer = await method(**self._arguments(request))
+            arguments = self._arguments(request)
+            if key in AS_REQUEST:
+                kind = getattr(self._schemas, AS_REQUEST[key])
+                nothing = dict.fromkeys((f.name for f in dataclasses.fields(kind)), None)
+                arguments = {"request": kind(**{**nothing, **arguments})}
+            answer = await method(**arguments)
         except self._exceptions.AioRequestError as error:
             cause = error.__cause__
             if isinstance(cause, grpc.aio.AioRpcError):

@@ -25,6 +25,7 @@ DEADLINES_S: dict[str, float] = {
     "InstrumentsService/TradingSchedules": 2.0,
     "OrdersService/PostOrder": 1.5, "OrdersService/CancelOrder": 1.5, "OrdersService/GetOrderState": 0.6,
     "OrdersService/GetOrders": 1.0, "OperationsService/GetPositions": 2.0,
+    "OperationsService/GetOperationsByCursor": 5.0,
     "MarketDataService/GetOrderBook": 1.0, "MarketDataService/GetTradingStatus": 1.0,
     "StopOrdersService/PostStopOrder": 1.5, "StopOrdersService/GetStopOrders": 1.0,
     "StopOrdersService/CancelStopOrder": 1.5, "MarketDataService/GetLastPrices": 1.0,

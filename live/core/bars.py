@@ -28,8 +28,9 @@ class MinuteBars:
         if self._open is None:
             self._open = (minute, mid2_ticks, mid2_ticks, mid2_ticks)
         elif self._open[0] == minute:
-            _, high, low, _ = self._open
-            self._open = (minute, max(high, mid2_ticks), min(low, mid2_ticks), mid2_ticks)
+            _, high, low, close = self._open
+            if mid2_ticks != close:
+                self._open = (minute, max(high, mid2_ticks), min(low, mid2_ticks), mid2_ticks)
         else:
             self._close_bar(self._open)
             self._open = (minute, mid2_ticks, mid2_ticks, mid2_ticks)

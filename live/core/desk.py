@@ -22,6 +22,7 @@ from live.core.errors import ImpossibleEvent
 from live.core.events import KnownOrder, OrderUpdate
 from live.core.orders import CANCELLED, INTENT, REJECTED, UNKNOWN, Move, Order, Orders
 from live.core.outbox import HoldBoard, Outbox
+from live.core.plan import Leg, OrderPlan
 from live.core.portfolio import Portfolio
 
 LATE_QUERY_FACTOR = 16
@@ -41,7 +42,8 @@ class Desk:
         self.placed = 0
         self.last_fill_ns: dict[str, int] = {}
         self.restored_ns = -1
-        """Time of the checkpoint that we go on from: orders placed by then are in it, or long done."""
+        """Time of the checkpoint that we go on from: orders placed before are in it, or long done. One placed
+        at that very moment is in it, or came right after."""
         self._execution = execution
         self._risk_config = risk_config
         self._portfolio = portfolio
@@ -52,11 +54,37 @@ class Desk:
 
     # ---- sending
 
-    def place(
-        self, *, trace_id: str, ticker: str, side: int, lots: int, order_type: OrderType,
+    def enter(self, plan: OrderPlan, leg: Leg, reason: str) -> Order | None:
+        """Ask for one leg of an approved plan, unless a hold forbids it (None)."""
+        if leg not in plan.legs:
+            raise ImpossibleEvent(f"{leg} is no part of the plan for {plan.ticker}")
+        return self._send(
+            plan.trace_id, plan.ticker, plan.direction, leg.lots, leg.order_type, leg.price_ticks, leg.tif,
+            "ENTRY", reason,
+        )  # fmt: skip
+
+    def leave(self, ticker: str, trace_id: str, reason: str) -> Order | None:
+        """Close the whole position at market, unless a hold forbids it (None)."""
+        side, lots = self._against(ticker)
+        return self._send(trace_id, ticker, side, lots, "market", None, "fak", "EXIT", reason)
+
+    def protect(self, ticker: str, trace_id: str, stop_ticks: int, reason: str) -> Order | None:
+        """A stop order for the whole position, unless a hold forbids it (None)."""
+        side, lots = self._against(ticker)
+        return self._send(trace_id, ticker, side, lots, "stop", stop_ticks, "day", "STOP", reason)
+
+    def _against(self, ticker: str) -> tuple[int, int]:
+        """(side, lots) that end the position: what reduces can never be more than there is."""
+        lots = self._portfolio.lots(ticker)
+        if lots == 0:
+            raise ImpossibleEvent(f"there is no position in {ticker} to close")
+        return (-1, lots) if lots > 0 else (1, -lots)
+
+    def _send(
+        self, trace_id: str, ticker: str, side: int, lots: int, order_type: OrderType,
         price_ticks: int | None, tif: TimeInForce, role: Role, reason: str,
     ) -> Order | None:  # fmt: skip
-        """Ask for one order, unless a hold forbids it (None). ENTRY opens; EXIT and STOP only reduce."""
+        """The only place that makes a ``PlaceOrder``: after the gate. ENTRY opens; EXIT and STOP reduce."""
         reduces = role != "ENTRY"
         if self._board.holds.blocking(ticker, reduces=reduces) is not None:
             return None
@@ -275,7 +303,7 @@ class Desk:
         """Take an order from the driver's database that the checkpoint did not have yet."""
         if self.orders.get(event.client_order_id) is not None:
             return
-        if event.placed_ns <= self.restored_ns:
+        if event.placed_ns < self.restored_ns:
             self._out.audit("ORDER", "ORDER_OLDER_THAN_CHECKPOINT", client_order_id=event.client_order_id)
             return
         self.orders.add(

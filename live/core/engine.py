@@ -89,6 +89,7 @@ class Engine:
             ev.OrderUpdate: self._on_order_update,
             ev.KnownOrder: self._desk.adopt,
             ev.Reconciled: self._reconciler.on_reconciled,
+            ev.DayCompared: self._gates.on_day_compared,
             ev.TradingStatus: self._gates.on_trading_status,
             ev.Connection: self._gates.on_connection,
             ev.Quarantine: self._gates.on_quarantine,
@@ -112,20 +113,22 @@ class Engine:
         Raises ``ClockWentBack``, ``UnknownTicker`` or ``ImpossibleEvent`` for input that a correct driver
         cannot produce.
         """
-        handler = self._handlers.get(type(event))
+        kind = type(event)
+        handler = self._handlers.get(kind)
         if handler is None:
-            raise ImpossibleEvent(f"{type(event).__name__} is not an event of the engine")
-        if event.now_ns < self._out.now_ns:
+            raise ImpossibleEvent(f"{kind.__name__} is not an event of the engine")
+        out, now_ns = self._out, event.now_ns
+        if now_ns < out.now_ns:
             raise ClockWentBack(
-                f"{type(event).__name__} is stamped {event.now_ns}, "
-                f"{self._out.now_ns - event.now_ns} ns before the event handed over last; "
+                f"{kind.__name__} is stamped {now_ns}, "
+                f"{out.now_ns - now_ns} ns before the event handed over last; "
                 f"the driver must stamp events in the order in which it hands them over"
             )
-        if type(event) in _OF_ONE_TICKER and (ticker := event.ticker) not in self._markets:  # type: ignore[union-attr]
+        if kind in _OF_ONE_TICKER and (ticker := event.ticker) not in self._markets:  # type: ignore[union-attr]
             raise UnknownTicker(
-                f"{type(event).__name__} is about {ticker!r}; this engine trades {', '.join(self._markets)}"
+                f"{kind.__name__} is about {ticker!r}; this engine trades {', '.join(self._markets)}"
             )
-        self._out.begin(event.now_ns)
+        out.begin(now_ns)
         if self.events == 0 or self._restored:
             self._start()
         self.events += 1
@@ -135,7 +138,7 @@ class Engine:
             self._board.changed = False
             self._trader.enforce_holds()
             self._board.changed = False
-        return self._out.commands
+        return out.commands
 
     def _start(self) -> None:
         self._gates.start(swapped_while_down=self._swapped_while_down)
@@ -146,26 +149,30 @@ class Engine:
     # ---- events that concern several parts
 
     def _on_book(self, book: ev.Book) -> None:
-        self._gates.on_book_seen()
-        ticker, market = book.ticker, self._markets[book.ticker]
-        if self._gates.distrusted(ticker):
+        gates, ticker = self._gates, book.ticker
+        market = self._markets[ticker]
+        gates.on_book_seen()
+        if gates.distrusted(ticker):
             return
         fault = market.check(book)
         if fault is not None:
-            self._gates.book_refused(ticker, fault)
+            gates.book_refused(ticker, fault)
             return
+        if market.quarantined:
+            gates.book_believed(ticker)
         market.take(book)
-        self._gates.book_believed(ticker)
         self._watch_spread(book)
         if ticker in self._portfolio.holdings:
             self._portfolio.mark(ticker, book.bid_px[0], book.ask_px[0])
             self._trader.manage(ticker)
 
     def _watch_spread(self, book: ev.Book) -> None:
-        ticker, limit = book.ticker, self._spreads.limit_millibps
-        spread, news = self._spreads.look(ticker, book.bid_px[0], book.ask_px[0], book.now_ns)
-        if news is None:
-            return
+        told = self._spreads.look(book.ticker, book.bid_px[0], book.ask_px[0], book.now_ns)
+        if told is not None:
+            self._tell_spread(book.ticker, *told)
+
+    def _tell_spread(self, ticker: str, spread: int, news: Spread) -> None:
+        limit = self._spreads.limit_millibps
         word, tone_hz = ("LOW", TONE_LIQUIDITY_HZ) if news is Spread.WIDE else ("RESTORED", None)
         self._out.audit("RISK", f"LIQUIDITY_{word}", ticker=ticker, spread_millibps=spread, limit=limit)
         words = f"a spread of {in_bps(spread)} bps, the limit is {in_bps(limit)}"

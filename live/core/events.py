@@ -148,6 +148,19 @@ class Reconciled:
 
 
 @dataclass(frozen=True, slots=True)
+class DayCompared:
+    """Our deals of exchange day ``day`` were compared with the broker's operations: ``differences`` of them,
+    ``reason`` the first in words.
+    """
+
+    now_ns: int
+    day: str
+    deals: int
+    differences: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TradingStatus:
     """The exchange opened or closed trading in one instrument."""
 
@@ -285,6 +298,7 @@ Event = (
     | OrderUpdate
     | KnownOrder
     | Reconciled
+    | DayCompared
     | TradingStatus
     | Connection
     | Quarantine

@@ -12,6 +12,7 @@ from live.core.commands import RequestReconcile
 from live.core.config import EngineConfig, ModelParams
 from live.core.events import (
     Connection,
+    DayCompared,
     Drift,
     ModelSwapped,
     Override,
@@ -24,6 +25,7 @@ from live.core.events import (
 from live.core.holds import KINDS, Severity
 from live.core.outbox import HoldBoard, Outbox
 from live.core.risk import RiskState
+from live.core.words import decimal
 
 PAUSES = ("LOSS_COOLDOWN", "REJECT_STREAK")
 """Holds that lift by themselves at their ``until_ns``."""
@@ -146,7 +148,8 @@ class Gates:
     def on_book_seen(self) -> None:
         """A book of any instrument arrived, good or bad."""
         self._last_book_ns = self._out.now_ns
-        self._board.lift("HEARTBEAT", "a book arrived")
+        if self._board.holds:
+            self._board.lift("HEARTBEAT", "a book arrived")
 
     def book_refused(self, ticker: str, fault: str) -> None:
         self._markets[ticker].refuse()
@@ -198,6 +201,17 @@ class Gates:
         else:
             self._board.hold("TRADING_STATUS", event.text or "not available for trading", scope=event.ticker)
 
+    def on_day_compared(self, event: DayCompared) -> None:
+        """Our deals of a day are the broker's, or nothing is opened before somebody has looked."""
+        name = "DAY_DIFFERS_FROM_BROKER" if event.differences else "DAY_EQUALS_BROKER"
+        self._out.audit("ORDER", name, day=event.day, deals=event.deals, differences=event.differences)
+        if event.differences:
+            self._board.hold(
+                "LEDGER_MISMATCH", f"{event.day}: {event.differences} differences: {event.reason}"
+            )
+        else:
+            self._board.lift("LEDGER_MISMATCH", f"the deals of {event.day} are the broker's")
+
     # ---- people
 
     def on_override(self, event: Override) -> None:
@@ -242,12 +256,13 @@ class Gates:
             "MODEL", "DRIFT", metric=event.metric, value_e6=event.value_e6, critical=int(event.critical)
         )
         if event.critical:
-            self._board.hold("CRITICAL_DRIFT", f"{event.metric} = {event.value_e6} millionths")
+            self._board.hold("CRITICAL_DRIFT", f"{event.metric} is {decimal(event.value_e6, 6)}")
 
     def on_volatility_index(self, event: VolatilityIndex) -> None:
         threshold = self._config.risk.vix_threshold_e2
         if event.value_e2 > threshold:
-            self._board.hold("VOLATILITY", f"volatility index {event.value_e2}e-2 is above {threshold}e-2")
+            words = f"volatility index {decimal(event.value_e2, 2)} is above {decimal(threshold, 2)}"
+            self._board.hold("VOLATILITY", words)
 
     def on_latency(self, event: StageLatency) -> None:
         latency = self._config.latency

@@ -118,6 +118,15 @@ KINDS: dict[str, HoldKind] = {
         by_hand=True,
         kept=True,
     ),
+    "LEDGER_MISMATCH": HoldKind(
+        _NO_ENTRIES,
+        "RISK",
+        "LEDGER_MISMATCH",
+        "LEDGER_AGREES",
+        "the next comparison of a day agrees, or a person resumes",
+        by_hand=True,
+        kept=True,
+    ),
     "BOOK_QUARANTINE": HoldKind(
         _REDUCE, "CONNECTIVITY", "BOOK_QUARANTINED", "BOOK_TRUSTED", "a book passes every check"
     ),

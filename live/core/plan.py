@@ -4,10 +4,11 @@ pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from live.core.commands import OrderType, TimeInForce
 from live.core.config import ExecutionConfig, RiskConfig
+from live.core.errors import ImpossibleEvent
 from market.fees import fee_nano
 from market.types import BUY, Instrument
 
@@ -22,18 +23,44 @@ class Leg:
     tif: TimeInForce
 
 
+_SEAL = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Lots that every limit of the risk engine allows; ``bound_by`` names the one that set them.
+
+    Only ``volume`` makes them: what has not passed the limits cannot become a plan, and so no order.
+    """
+
+    lots: int
+    bound_by: str
+    seal: object = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.seal is not _SEAL:
+            raise ImpossibleEvent(f"a volume of {self.lots} lots was not allowed by the risk engine")
+
+
 @dataclass(frozen=True, slots=True)
 class OrderPlan:
-    """What the risk engine allows for one signal. ``bound_by`` names the limit that set the volume."""
+    """What the risk engine allows for one signal. Its legs are of the allowed volume together, never more."""
 
     trace_id: str
     ticker: str
     direction: int
-    lots: int
+    volume: Volume
     entry_ticks: int
     stop_ticks: int
-    bound_by: str
     legs: tuple[Leg, ...]
+
+    def __post_init__(self) -> None:
+        if sum(leg.lots for leg in self.legs) > self.volume.lots or any(leg.lots <= 0 for leg in self.legs):
+            raise ImpossibleEvent(f"the legs {self.legs} are not of the {self.volume.lots} lots allowed")
+
+    @property
+    def lots(self) -> int:
+        return self.volume.lots
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +119,8 @@ def volume(
     loss_per_lot: int,
     value_per_lot: int,
     touch_lots: int,
-) -> tuple[int, str]:
-    """(lots, name of the limit that bound them), rounded down; 0 lots is a refusal by that limit.
+) -> Volume:
+    """Lots, rounded down, and the limit that bound them; 0 lots is a refusal by that limit.
 
     The smallest of: risk budget / loss per lot at the stop, room under the position limit, room under the
     instrument's and the gross exposure limits, and the allowed share of the size shown at the touch.
@@ -106,7 +133,7 @@ def volume(
         ("LIQUIDITY", touch_lots * risk.liquidity_share_pct // 100),
     )
     name, lots = min(rooms, key=lambda room: room[1])
-    return max(0, lots), name
+    return Volume(max(0, lots), name, _SEAL)
 
 
 def legs(direction: int, lots: int, touch: Touch, execution: ExecutionConfig) -> tuple[Leg, ...]:

@@ -12,6 +12,7 @@ from live.core.orders import Order
 from live.core.outbox import HoldBoard, Outbox
 from live.core.positions import Position
 from live.core.risk import RiskState
+from live.core.words import roubles
 from market.types import Instrument
 
 
@@ -161,7 +162,7 @@ class Portfolio:
         if -result >= self._day_loss_nano and self._board.holds.get("DAILY_LOSS") is None:
             self._board.hold(
                 "DAILY_LOSS",
-                f"the day's result is {result} nano-roubles, the limit is -{self._day_loss_nano}",
+                f"the day's result is {roubles(result)}, the limit is {roubles(-self._day_loss_nano)}",
             )
 
     def gross_nano(self, prices: Mapping[str, int]) -> int:

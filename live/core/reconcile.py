@@ -11,6 +11,7 @@ from live.core.events import OpenOrder, Reconciled
 from live.core.orders import UNKNOWN
 from live.core.outbox import HoldBoard, Outbox
 from live.core.portfolio import Portfolio
+from live.core.words import roubles
 
 
 class Reconciler:
@@ -62,8 +63,8 @@ class Reconciler:
         self._out.audit(
             "ORDER", "CASH_MOVED", before_nano=before, after_nano=cash_nano, by_nano=cash_nano - before
         )
-        self._out.notify("CASH_MOVED", f"CASH_MOVED: the account's cash changed by {cash_nano - before} "
-                         f"nano-roubles without a deal of ours")  # fmt: skip
+        words = f"the account's cash changed by {roubles(cash_nano - before)} without a deal of ours"
+        self._out.notify("CASH_MOVED", f"CASH_MOVED: {words}")
 
     def on_time(self) -> None:
         """Ask for another reading once what was moving has had time to settle."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from live.core.books import MILLIBPS
-from live.core.plan import Touch
 
 PPM_MILLIBPS = 10
 """One millionth is ten thousandths of a basis point."""
@@ -26,13 +25,12 @@ class Signal:
     source: str
 
 
-def cost_millibps(touch: Touch, fee_ppm: int, slippage_ticks: int) -> int:
+def cost_millibps(bid_ticks: int, ask_ticks: int, fee_ppm: int, slippage_ticks: int) -> int:
     """Cost of a round trip in thousandths of a basis point of the mid: spread, two fees, two slips. Rounded
     up.
     """
-    mid2 = touch.bid_ticks + touch.ask_ticks
-    ticks = touch.spread_ticks + 2 * slippage_ticks
-    return -(-2 * ticks * MILLIBPS // mid2) + 2 * fee_ppm * PPM_MILLIBPS
+    ticks = ask_ticks - bid_ticks + 2 * slippage_ticks
+    return -(-2 * ticks * MILLIBPS // (bid_ticks + ask_ticks)) + 2 * fee_ppm * PPM_MILLIBPS
 
 
 def find(

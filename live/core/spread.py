@@ -40,25 +40,32 @@ class SpreadWatch:
         self.limit_millibps = limit_millibps
         self._clear_millibps = limit_millibps * CLEAR_SHARE_PPM // 1_000_000
         self._seen: dict[str, _Seen] = {}
+        """Only of instruments whose spread is, or was just now, too wide."""
 
-    def look(self, ticker: str, bid_ticks: int, ask_ticks: int, now_ns: int) -> tuple[int, Spread | None]:
-        """(spread in thousandths of a bp, what is to be told)."""
-        spread = 2 * (ask_ticks - bid_ticks) * MILLIBPS // (bid_ticks + ask_ticks)
-        if not self.limit_millibps:
-            return spread, None
+    def look(self, ticker: str, bid_ticks: int, ask_ticks: int, now_ns: int) -> tuple[int, Spread] | None:
+        """(spread in thousandths of a bp, what is to be told), None when there is nothing to tell."""
+        width, mid2 = 2 * (ask_ticks - bid_ticks) * MILLIBPS, bid_ticks + ask_ticks
         seen = self._seen.get(ticker)
         if seen is None:
+            # Wider than the limit in whole thousandths, as below; without a limit nothing is ever wide.
+            if width < (self.limit_millibps + 1) * mid2 or not self.limit_millibps:
+                return None
             seen = self._seen[ticker] = _Seen()
+        return self._judge(ticker, seen, width // mid2, now_ns)
+
+    def _judge(self, ticker: str, seen: _Seen, spread: int, now_ns: int) -> tuple[int, Spread] | None:
         crossed = spread < self._clear_millibps if seen.wide else spread > self.limit_millibps
         if not crossed:
             seen.since_ns = None
-            return spread, None
+            if not seen.wide:
+                del self._seen[ticker]
+            return None
         if seen.since_ns is None:
             seen.since_ns = now_ns
         lasted_ns = now_ns - seen.since_ns
         extreme = not seen.wide and spread > MANY * self.limit_millibps
         if lasted_ns < (NORMAL_FOR_NS if seen.wide else WIDE_FOR_NS) and not extreme:
-            return spread, None
+            return None
         seen.wide, seen.since_ns = not seen.wide, None
         return spread, Spread.WIDE if seen.wide else Spread.NORMAL
 

@@ -9,7 +9,7 @@ from live.core.books import Market
 from live.core.commands import TONE_RISK_HZ, RecordSignal, Refuse
 from live.core.config import EngineConfig
 from live.core.desk import Desk
-from live.core.events import InferenceFailed, Scores
+from live.core.events import Book, InferenceFailed, Scores
 from live.core.gates import Gates
 from live.core.holds import Severity
 from live.core.outbox import HoldBoard, Outbox
@@ -17,6 +17,8 @@ from live.core.plan import Exposure, OrderPlan, Touch, legs, loss_per_lot_nano, 
 from live.core.portfolio import Holding, Portfolio
 from live.core.refusals import Reason, Throttle
 from live.core.signals import Signal
+from live.core.spread import in_bps
+from live.core.words import decimal
 from market.types import Instrument
 
 MAX_RETRY_DOUBLINGS = 5
@@ -48,30 +50,19 @@ class Trader:
         """A score moves a position towards its end, or opens one when it is a signal."""
         ticker = scores.ticker
         threshold = self._gates.model.threshold_millibps.get(ticker)
-        touch = self._touch(ticker)
-        cost = (
-            signals.cost_millibps(touch, self._fee_ppm(ticker), self._config.execution.slippage_ticks)
-            if touch
-            else 0
-        )
+        book = self._markets[ticker].book
+        cost = 0 if book is None else self._cost(book)
         holding = self._portfolio.holdings.get(ticker)
-        if self._portfolio.lots(ticker) and holding is not None:
+        if holding is not None and self._portfolio.lots(ticker):
             holding.score_ns = scores.now_ns
-            if touch is not None and not holding.exit_reason:
-                against = -holding.direction * scores.expected_move_millibps
-                strong = threshold is not None and against - cost > threshold
-                aged = scores.now_ns - holding.opened_ns >= self._gates.model.horizon_ns
-                if strong:
-                    holding.exit_reason = "REVERSAL"
-                elif aged and -against < self._gates.model.exit_move_millibps:
-                    holding.exit_reason = "HORIZON"
+            if book is not None and not holding.exit_reason:
+                self._judge(scores, holding, cost, threshold)
             self.manage(ticker)
-            return
-        if threshold is None:
+        elif threshold is None:
             self._refuse(
                 scores.trace_id, ticker, Reason.NO_THRESHOLD, "the model never trades this instrument"
             )
-        elif touch is None:
+        elif book is None:
             self._refuse(scores.trace_id, ticker, Reason.NO_BOOK, "no book is believed")
         else:
             signal = signals.find(
@@ -84,7 +75,23 @@ class Trader:
                 scores.source,
             )
             if signal is not None:
-                self._enter(signal, touch)
+                self._enter(signal, _touch_of(book))
+
+    def _judge(self, scores: Scores, holding: Holding, cost: int, threshold: int | None) -> None:
+        """Is the position to end for what the model now expects?"""
+        against = -holding.direction * scores.expected_move_millibps
+        strong = threshold is not None and against - cost > threshold
+        aged = scores.now_ns - holding.opened_ns >= self._gates.model.horizon_ns
+        if strong:
+            holding.exit_reason = "REVERSAL"
+        elif aged and -against < self._gates.model.exit_move_millibps:
+            holding.exit_reason = "HORIZON"
+
+    def _cost(self, book: Book) -> int:
+        slippage_ticks = self._config.execution.slippage_ticks
+        return signals.cost_millibps(
+            book.bid_px[0], book.ask_px[0], self._fee_ppm(book.ticker), slippage_ticks
+        )
 
     def on_inference_failed(self, event: InferenceFailed) -> None:
         """The fallback: one-sided and moving enough, the last window itself is a signal, within an hourly
@@ -101,8 +108,8 @@ class Trader:
             )
             return
         books, imbalance_e6, volatility = self._markets[ticker].window(event.now_ns)
-        touch = self._touch(ticker)
-        if touch is None or books < fallback.min_books:
+        book = self._markets[ticker].book
+        if book is None or books < fallback.min_books:
             self._fallback_unavailable(ticker, f"only {books} books in the window")
             return
         if (
@@ -126,15 +133,14 @@ class Trader:
             "MODEL", "FALLBACK_SIGNAL", ticker=ticker, trace_id=event.trace_id, direction=direction,
             imbalance_e6=imbalance_e6, volatility_millibps=volatility, confidence_e6=confidence,
         )  # fmt: skip
-        self._out.notify(
-            "FALLBACK_SIGNAL",
-            f"FALLBACK_SIGNAL {ticker}: imbalance {imbalance_e6}e-6, volatility {volatility}",
-        )
+        words = f"imbalance {decimal(imbalance_e6, 6)}, volatility {in_bps(volatility)} bps"
+        self._out.notify("FALLBACK_SIGNAL", f"FALLBACK_SIGNAL {ticker}: {words}")
         rest = 1_000_000 - confidence
         p_e6 = (0, rest, confidence) if direction > 0 else (confidence, rest, 0)
-        cost = signals.cost_millibps(touch, self._fee_ppm(ticker), self._config.execution.slippage_ticks)
+        cost = self._cost(book)
         self._enter(
-            Signal(event.trace_id, ticker, direction, p_e6, 0, cost, 0, confidence, "fallback"), touch
+            Signal(event.trace_id, ticker, direction, p_e6, 0, cost, 0, confidence, "fallback"),
+            _touch_of(book),
         )
 
     def _fallback_unavailable(self, ticker: str, why: str) -> None:
@@ -157,15 +163,12 @@ class Trader:
         self._record(signal, "ENTRY")
         self._out.audit(
             "RISK", "ORDER_PLAN", ticker=plan.ticker, trace_id=plan.trace_id, direction=plan.direction,
-            lots=plan.lots, entry_ticks=plan.entry_ticks, stop_ticks=plan.stop_ticks, bound_by=plan.bound_by,
+            lots=plan.lots, entry_ticks=plan.entry_ticks, stop_ticks=plan.stop_ticks,
+            bound_by=plan.volume.bound_by,
         )  # fmt: skip
         self._portfolio.holdings[plan.ticker] = Holding(plan.trace_id, plan.direction, plan.stop_ticks)
         for leg in plan.legs:
-            self._desk.place(
-                trace_id=plan.trace_id, ticker=plan.ticker, side=plan.direction, lots=leg.lots,
-                order_type=leg.order_type, price_ticks=leg.price_ticks, tif=leg.tif, role="ENTRY",
-                reason=f"SIGNAL {signal.source}",
-            )  # fmt: skip
+            self._desk.enter(plan, leg, f"SIGNAL {signal.source}")
 
     def _plan(self, signal: Signal, touch: Touch) -> OrderPlan | tuple[str, str]:
         """The plan that every limit allows, or (reason, detail) of the first that does not."""
@@ -192,21 +195,19 @@ class Trader:
         )
         stop_ticks = entry_ticks - signal.direction * distance
         instrument = self._instruments[ticker]
-        lots, bound_by = volume(
+        allowed = volume(
             risk,
             self._exposure(ticker),
             loss_per_lot=loss_per_lot_nano(instrument, entry_ticks, stop_ticks, self._fee_ppm(ticker)),
             value_per_lot=instrument.notional_nano(entry_ticks, 1),
             touch_lots=touch_lots,
         )
-        if lots == 0:
-            return f"VOLUME_{bound_by}", "no room for one lot"
-        planned = legs(signal.direction, lots, touch, self._config.execution)
+        if allowed.lots == 0:
+            return f"VOLUME_{allowed.bound_by}", "no room for one lot"
+        planned = legs(signal.direction, allowed.lots, touch, self._config.execution)
         if self._risk.orders.count(now_ns) + len(planned) > risk.max_orders_per_minute:
             return Reason.ORDER_RATE, f"{risk.max_orders_per_minute} orders a minute are used up"
-        return OrderPlan(
-            signal.trace_id, ticker, signal.direction, lots, entry_ticks, stop_ticks, bound_by, planned
-        )
+        return OrderPlan(signal.trace_id, ticker, signal.direction, allowed, entry_ticks, stop_ticks, planned)
 
     def _outside_collar(self, entry_ticks: int, market: Market) -> bool:
         """Further than the collar from the mid now, or from the mid one book ago (a jump is not a price)."""
@@ -230,12 +231,6 @@ class Trader:
                     ticker_lots += order.lots_open
                     ticker_nano += value
         return Exposure(ticker_lots, ticker_nano, gross)
-
-    def _touch(self, ticker: str) -> Touch | None:
-        book = self._markets[ticker].book
-        if book is None:
-            return None
-        return Touch(book.bid_px[0], book.bid_qty[0], book.ask_px[0], book.ask_qty[0])
 
     def _fee_ppm(self, ticker: str) -> int:
         own = self._config.fee_ppm.get(ticker)
@@ -269,20 +264,21 @@ class Trader:
                     "STOP", f"STOP {ticker}: the market is beyond {holding.stop_ticks} ticks", TONE_RISK_HZ
                 )
         if holding.exit_reason:
-            self._leave(ticker, holding, lots)
+            self._leave(ticker, holding)
         elif self._config.execution.exchange_stop:
             self._protect(ticker, holding, lots)
 
     def _exit_reason(self, ticker: str, holding: Holding) -> str:
-        for hold in self._board.holds.over(ticker):
-            if hold.severity is Severity.FLATTEN:
-                return f"HOLD_{hold.name}"
+        if self._board.holds:
+            for hold in self._board.holds.over(ticker):
+                if hold.severity is Severity.FLATTEN:
+                    return f"HOLD_{hold.name}"
         lots = self._portfolio.lots(ticker)
         if lots * holding.direction < 0:
             return "UNPLANNED"
-        touch = self._touch(ticker)
-        if touch is not None and holding.stop_ticks is not None:
-            leaving_ticks = touch.bid_ticks if lots > 0 else touch.ask_ticks
+        book = self._markets[ticker].book
+        if book is not None and holding.stop_ticks is not None:
+            leaving_ticks = book.bid_px[0] if lots > 0 else book.ask_px[0]
             if (leaving_ticks - holding.stop_ticks) * holding.direction <= 0:
                 return "STOP"
         now_ns, horizon_ns = self._out.now_ns, self._gates.model.horizon_ns
@@ -293,16 +289,13 @@ class Trader:
             return "NO_SCORES"
         return ""
 
-    def _leave(self, ticker: str, holding: Holding, lots: int) -> None:
+    def _leave(self, ticker: str, holding: Holding) -> None:
         """Close at market, once at a time: never while another order could close the same lots."""
         if self._cancel_entries_and_stops(ticker, holding.exit_reason):
             return
         if self._out.now_ns < holding.exit_not_before_ns:
             return
-        order = self._desk.place(
-            trace_id=holding.trace_id, ticker=ticker, side=-1 if lots > 0 else 1, lots=abs(lots),
-            order_type="market", price_ticks=None, tif="fak", role="EXIT", reason=holding.exit_reason,
-        )  # fmt: skip
+        order = self._desk.leave(ticker, holding.trace_id, holding.exit_reason)
         if order is not None:
             pause = self._config.execution.exit_retry_ns << min(holding.exit_attempts, MAX_RETRY_DOUBLINGS)
             holding.exit_attempts += 1
@@ -338,11 +331,7 @@ class Trader:
             if order.lots != abs(lots):
                 self._desk.cancel(order, "the position has another size")
         if not stops and self._out.now_ns >= holding.exit_not_before_ns:
-            self._desk.place(
-                trace_id=holding.trace_id, ticker=ticker, side=-1 if lots > 0 else 1, lots=abs(lots),
-                order_type="stop", price_ticks=holding.stop_ticks, tif="day", role="STOP",
-                reason="EXCHANGE_STOP",
-            )  # fmt: skip
+            self._desk.protect(ticker, holding.trace_id, holding.stop_ticks, "EXCHANGE_STOP")
             holding.exit_not_before_ns = self._out.now_ns + self._config.execution.exit_retry_ns
 
     def enforce_holds(self) -> None:
@@ -384,3 +373,7 @@ class Trader:
                 str(outcome),
             )
         )
+
+
+def _touch_of(book: Book) -> Touch:
+    return Touch(book.bid_px[0], book.bid_qty[0], book.ask_px[0], book.ask_qty[0])

@@ -287,11 +287,11 @@ def make_server(
         ) from None
 
 
-def serve(config: RunnerConfig, host: str | None, port: int | None) -> None:
+def serve(config: RunnerConfig, host: str | None, port: int | None, *, as_json: bool = False) -> None:
     """`live-runner dashboard`: until Ctrl-C."""
     server = make_server(config, host=host, port=port)
     try:
-        print(f"dashboard on {server.url}", flush=True)
+        print(json.dumps({"url": server.url}) if as_json else f"dashboard on {server.url}", flush=True)
         server.serve_forever()
     finally:
         server.publisher.close()

@@ -17,6 +17,7 @@ from typing import Any
 
 from live.config_schema import Notifications
 from live.notify.dedupe import Dedupe
+from live.notify.language import translator
 from live.notify.notice import Notice, Severity, kind_of, severity_of
 from live.notify.quiet import QuietHours
 from live.notify.telegram import TelegramApi, TelegramError
@@ -27,7 +28,7 @@ MAX_WAITING = 200
 MAX_MORNING = 50
 """INFO notices kept for the end of the quiet hours; the rest is counted."""
 MAX_CHARS = 4_000
-"""Telegram takes 4096 in one message."""
+"""Telegram takes 4096 in one message; what is translated becomes longer, so less of it is joined."""
 TIMEOUT_S = 10.0
 MIN_INTERVAL_S = 1.05
 MAX_PER_MINUTE = 20
@@ -50,8 +51,11 @@ class Notifier:
         tones: Tones | None = None,
         quiet: Callable[[], bool] | None = None,
         pace: float = 1.0,
+        language: str = "en",
     ) -> None:
         self._chat_id, self._prefix, self._pace = settings.chat_id, prefix, pace
+        self._translate = translator(language)
+        self._max_chars = MAX_CHARS if language == "en" else MAX_CHARS * 2 // 3
         self._least = Severity[settings.min_severity.upper()]
         self._quiet = quiet or QuietHours(settings.quiet_hours, timezone).now
         self._tones = tones or (Tones() if settings.sound else None)
@@ -156,7 +160,7 @@ class Notifier:
                 if self._waiting:
                     wait_s = self._allowed_in_s(now_s)
                     if wait_s <= 0 or self._closing:
-                        batch = self._waiting.take(MAX_CHARS, len(self._prefix) + 2)
+                        batch = self._waiting.take(self._max_chars, len(self._prefix) + 2)
                         if not self._put_off(batch, quiet):
                             return batch, quiet and batch[0].severity < Severity.ALERT
                         continue
@@ -200,7 +204,10 @@ class Notifier:
     def _post(self, batch: Sequence[Notice], silent: bool) -> None:
         assert self.api is not None
         self._calls.append(time.monotonic())
-        lines = (f"{_MARKS[n.severity] if n.kind != 'REPLY' else ''}{self._prefix}{n.text}" for n in batch)
+        lines = (
+            f"{_MARKS[n.severity] if n.kind != 'REPLY' else ''}{self._prefix}{self._translate(n.text)}"
+            for n in batch
+        )
         text = SEPARATOR.join(lines)
         # Not the notice's markup: a ticker with an underscore must not make a message unreadable.
         fields = {"chat_id": batch[0].chat_id, "text": text[:MAX_CHARS], "disable_notification": silent}

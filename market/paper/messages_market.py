@@ -11,8 +11,9 @@ from market.contract.convert import money, quotation, ticks_to_quotation, timest
 from market.paper.candles import Bar
 from market.paper.desk import MAX_GROSS_TO_EQUITY
 from market.paper.listing import Listing
-from market.paper.schedule import VENUES, Phase
+from market.paper.schedule import Phase
 from market.types import BOOK_CONSISTENT, BUY, NANO, SELL, Instrument
+from market.venues import VENUES
 
 _RISK_RATES: dict[str, Any] = {
     name: quotation(NANO // MAX_GROSS_TO_EQUITY)

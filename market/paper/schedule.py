@@ -15,6 +15,7 @@ import numpy as np
 
 from market.paper.calendar import Calendar
 from market.types import I64, SECOND_NS, Books, Instrument, Trades
+from market.venues import VENUES, Venue
 
 MOSCOW: Final = ZoneInfo("Europe/Moscow")
 SILENCE_NS: Final = 15 * 60 * SECOND_NS
@@ -43,37 +44,6 @@ class Change(NamedTuple):
 
     at_ns: int
     phase: Phase
-
-
-@dataclass(frozen=True, slots=True)
-class Venue:
-    """A trading venue's usual day, Moscow wall clock: sessions (from, to), breaks between them included."""
-
-    name: str
-    opening_auction: tuple[time, time]
-    main: tuple[time, time]
-    evening: tuple[time, time]
-    clearing: tuple[time, time] | None
-    closing_auction: tuple[time, time] | None = None
-    evening_auction: tuple[time, time] | None = None
-
-    def edges(self) -> list[time]:
-        """Wall times at which the venue usually changes."""
-        pairs = (self.main, self.evening, self.clearing, self.closing_auction, self.evening_auction)
-        return sorted({edge for pair in pairs if pair for edge in pair})
-
-
-VENUES: Final[Mapping[str, Venue]] = {
-    "share": Venue(
-        "MOEX_PLUS", (time(9, 50), time(10)), (time(10), time(18, 40)), (time(19, 5), time(23, 50)), None,
-        (time(18, 40), time(18, 50)), (time(19), time(19, 5)),
-    ),
-    "future": Venue(
-        "FORTS_EVENING", (time(8, 50), time(9)), (time(9), time(18, 50)), (time(19, 5), time(23, 50)),
-        (time(14), time(14, 5)),
-    ),
-}  # fmt: skip
-"""The broker's documents, which predate the early morning session: what a recording shows goes first."""
 
 
 def to_ns(day: date, wall: time) -> int:

@@ -10,7 +10,8 @@ from market.paper import schedule
 from market.paper.behaviours import Behaviours
 from market.paper.clock import MarketClock
 from market.paper.refusals import Refusal
-from market.paper.schedule import VENUES, Phase, Schedule, Span, Venue, moscow_day
+from market.paper.schedule import Phase, Schedule, Span, moscow_day
+from market.venues import VENUES, Venue
 
 MAX_DAYS = 14
 DEFAULT_DAYS = 7

@@ -43,7 +43,7 @@ class Feed:
     """A stream with a clock: gives status and row of each snapshot."""
 
     def __init__(self) -> None:
-        self.stream, self.now_ns = FeatureStream(), T0
+        self.stream, self.now_ns = FeatureStream("share"), T0
 
     def send(self, b: Book, dt_s: float = 0.25, flags: int = BOOK_CONSISTENT) -> tuple[int, dict[str, float]]:
         self.now_ns += round(dt_s * SECOND_NS)
@@ -310,6 +310,39 @@ def test_the_clock_is_moscow_time(still_day: InstrumentDay) -> None:
     FeatureStream().on_book(noon_moscow_ns, b.bid_px[0], b.bid_qty[0], b.ask_px[0], b.ask_qty[0], 1, out)
     row = dict(zip(NAMES, out.tolist(), strict=True))
     assert row["day_sin"] == pytest.approx(0, abs=1e-6) and row["day_cos"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wall", "since", "to"),
+    [
+        ("share", "09:59:59", None, None),  # the opening auction
+        ("share", "10:00:00", 0, 30),
+        ("share", "10:12:30", 12.5, 30),
+        ("share", "14:02:00", 30, 30),  # a share has no clearing
+        ("share", "18:39:00", 30, 1),
+        ("share", "18:40:00", None, None),
+        ("share", "19:05:00", 0, 30),
+        ("share", "23:49:30", 30, 0.5),
+        ("share", "23:50:00", None, None),
+        ("future", "08:59:00", None, None),
+        ("future", "13:58:00", 30, 2),
+        ("future", "14:00:00", None, None),
+        ("future", "14:06:00", 1, 30),
+        ("future", "18:49:00", 30, 1),
+        ("bond", "12:00:00", None, None),  # its venue is not known
+        (None, "12:00:00", None, None),
+    ],
+)
+def test_minutes_since_the_open_and_to_the_break(
+    still_day: InstrumentDay, kind: str | None, wall: str, since: float | None, to: float | None
+) -> None:
+    b, out, stream = still_day.books, np.empty(F, np.float32), FeatureStream(kind)
+    h, m, s = (int(part) for part in wall.split(":"))
+    now_ns = (1_768_460_400 // 86_400 * 86_400 + (h - 3) * 3600 + m * 60 + s) * SECOND_NS
+    stream.on_book(now_ns, b.bid_px[0], b.bid_qty[0], b.ask_px[0], b.ask_qty[0], 1, out)
+    row = dict(zip(NAMES, out.tolist(), strict=True))
+    for name, expected in (("since_open", since), ("to_break", to)):
+        assert math.isnan(row[name]) if expected is None else row[name] == pytest.approx(expected)
 
 
 def test_a_duplicate_book_is_no_event() -> None:

@@ -75,7 +75,7 @@ def test_a_restart_with_a_leader_changes_no_bit(pair: tuple[InstrumentDay, Instr
         )
         for late in (False, True)
     ]  # fmt: skip
-    before, after = FeatureStream(), FeatureStream()
+    before, after = FeatureStream(follower.instrument.kind), FeatureStream()
     first, _ = stream_rows(parts[0][0], before, leader=parts[0][1])
     after.restore(before.state())
     rest, _ = stream_rows(parts[1][0], after, leader=parts[1][1])

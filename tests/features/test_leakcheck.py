@@ -103,7 +103,7 @@ def test_the_catalogue_as_json_is_the_declaration(capsys: pytest.CaptureFixture[
     assert said["schema"] == schema.schema_hash()
     assert [f["name"] for f in said["features"]] == list(NAMES)
     assert set(said["features"][0]) == {
-        "name", "source", "window_s", "unit", "mask", "mirror", "seasonal", "aligned",
+        "name", "source", "window_s", "unit", "mask", "mirror", "seasonal", "aligned", "feed",
     }  # fmt: skip
     aligned = [f["name"] for f in said["features"] if f["aligned"]]
     assert aligned == [f"aligned_flow_{w}s" for w in FLOW_WINDOWS_S]

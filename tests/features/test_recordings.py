@@ -68,7 +68,7 @@ def same_bits(day: InstrumentDay) -> None:
         )
         for late in (False, True)
     ]  # fmt: skip
-    before, after = FeatureStream(), FeatureStream()
+    before, after = FeatureStream(day.instrument.kind), FeatureStream()
     first, _ = stream_rows(parts[0], before)
     after.restore(before.state())
     rest, _ = stream_rows(parts[1], after)

@@ -4,6 +4,7 @@ the past."""
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -16,12 +17,16 @@ import numpy as np
 import pytest
 import small_registry
 
+from features.schema import schema_hash
 from flows import incumbent, promotion, publishing
 from flows.cli import main
 from flows.registry_cli import REFUSED
+from live.registry import pull
 from market.errors import RegistryError
 from models import promotions, registry
+from models.bundle import Bundle
 from models.gate import Check, GateResult
+from models.inference import check_golden
 
 pytestmark = pytest.mark.slow
 
@@ -148,6 +153,40 @@ def test_two_at_once_one_wins(folder: Path) -> None:
         assert sorted(pool.map(move, (1, 2))) == ["lost", "won"]
     assert len(_journal(folder)) == 1
     assert promotions.differences(_journal(folder), publishing.aliases(folder)) == []
+
+
+def test_a_full_disk_registers_nothing_by_half(folder: Path) -> None:
+    small_registry.rebuild(folder, rounds=5)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # what a full disk looks like to a writer
+    try:
+        with pytest.raises(RegistryError, match="does not do what was asked"):
+            publishing.publish(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [found.number for found in registry.versions(publishing.store(folder))] == [3, 2, 1]
+    assert publishing.publish(folder).version == 4
+
+
+def test_a_box_rolls_back_without_any_server(folder: Path, tmp_path: Path) -> None:
+    """What ``prod`` left stays on the box: it comes back from its own disk and is verified."""
+    models, store, key = tmp_path / "models", publishing.store(folder), folder / "keys" / "signing.pub"
+    promotion.promote(folder, "prod", "one", which=1, climb=True)
+    first = pull(store, "scalper", "prod", models)
+    passed = GateResult("prod", (Check("edge", 1.0, 0.0, True, ""),))
+    registry.promote(store, 2, "prod", passed, "two", skip_ladder=True)
+    second = pull(store, "scalper", "prod", models)
+    assert main(["rollback", "--reason", "it loses"]) == 0
+    back = pull(store, "scalper", "prod", models)
+    assert (back.path, back.manifest_sha256, back.kept) == (first.path, first.manifest_sha256, True)
+    assert promotions.differences(_journal(folder), publishing.aliases(folder)) == []
+    # The registry gone altogether: the box is pointed at the folder.
+    shutil.rmtree(folder / "runtime" / "mlflow")
+    with pytest.raises(RegistryError):
+        pull(store, "scalper", "prod", models)
+    alone = pull(f"file://{first.path}", "scalper", "prod", models)
+    assert alone.manifest_sha256 == first.manifest_sha256 != second.manifest_sha256
+    check_golden(Bundle.load(alone.path, key, expect_schema=schema_hash()))
 
 
 def test_rollback_and_what_was_live_at_a_moment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

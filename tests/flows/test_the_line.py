@@ -4,7 +4,6 @@ the registry."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,47 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_line
 
-from flows import demo, line, promotion, publishing, workspace
+from flows import demo, line, plain_line, promotion, publishing, workspace
 from flows.cli import main
 from flows.registry_cli import REFUSED
 from flows.signing import signed_bundle
 from market.errors import ScalperError
 from market.recording import write_recording
 from market.simulator import simulate_market
-from models.bundle import Bundle, generate_keys
+from models.bundle import generate_keys
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-TINY = {
-    "data.hours": 0.4,
-    "gbdt": {"rounds": 8},
-    "svm": {"features": 32, "epochs": 1},
-    "lstm": {"hidden": 8, "epochs": 1, "streams": 8},
-    "transformer": {"window": 8, "width": 8, "layers": 1, "heads": 2, "ff": 8, "epochs": 1,
-                    "windows_per_epoch": 512},
-    "calibrate.trials": 4,
-}  # fmt: skip
-
-
-def _workspace(folder: Path) -> Path:
-    return workspace.create(folder, overrides=TINY, share_cache=False, share_keys=False)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace after its first ``dvc repro``."""
-    folder = _workspace(tmp_path_factory.mktemp("line") / "one")
-    line.repro(folder)
-    return folder
-
-
-def _sha(folder: Path) -> str:
-    return Bundle.load(folder / "artifacts" / "bundle", folder / "keys" / "signing.pub").sha256
-
 
 def test_every_stage_left_what_it_promises(built: Path) -> None:
-    bundle = Bundle.load(built / "artifacts" / "bundle", built / "keys" / "signing.pub")
+    bundle = tiny_line.bundle(built)
     assert bundle.watermark == "SIMULATED"
     assert {i["ticker"] for i in bundle.manifest["instruments"]} == {"SIMA", "SIMF", "SIMP"}
     page = (built / "artifacts" / "backtest" / "report.html").read_text()
@@ -83,10 +57,24 @@ def test_the_second_run_does_nothing(built: Path) -> None:
 
 
 def test_the_same_inputs_elsewhere_give_the_same_bundle(built: Path, tmp_path: Path) -> None:
-    # Another folder, other keys, an empty cache: only the signature may differ.
-    other = _workspace(tmp_path / "a" / "deeper" / "two")
-    line.repro(other)
-    assert _sha(other) == _sha(built)
+    """Another folder, other keys, no DVC and so no cache, another seed of Python's hashes, and all stages in
+    one process, where one could leave something for the next: only the signature may differ."""
+    other = workspace.create(
+        tmp_path / "a" / "deeper" / "two", overrides=tiny_line.PARAMS, share_keys=False, dvc=False
+    )
+    script = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(f'flows.stages.{name}').main(print)\n"
+    )
+    # The two stages behind the bundle are for people; nothing of them is in it.
+    names = [stage.name for stage in plain_line.stages() if stage.name not in ("card", "plots")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *names], cwd=other, capture_output=True, text=True, check=False,
+        env=line.environment({"PYTHONPATH": str(workspace.PROJECT), "PYTHONHASHSEED": "77"}),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert tiny_line.bundle(other).sha256 == tiny_line.bundle(built).sha256
     ours, theirs = (f / "artifacts" / "bundle" / "manifest.sig" for f in (built, other))
     assert ours.read_bytes() != theirs.read_bytes()
     manifest = (built / "artifacts" / "bundle" / "manifest.json").read_text()
@@ -96,6 +84,8 @@ def test_the_same_inputs_elsewhere_give_the_same_bundle(built: Path, tmp_path: P
 def test_publishing_twice_is_one_version_and_a_new_key_signs_again(built: Path) -> None:
     first, second = publishing.publish(built), publishing.publish(built)
     assert first == second and first.version == 1
+    (lock,) = (built / "runtime" / "mlflow").rglob("dvc.lock")  # for who wants all of it back
+    assert lock.read_bytes() == (built / "dvc.lock").read_bytes()
     shutil.rmtree(built / "keys")
     generate_keys(built / "keys")
     assert signed_bundle(built / "artifacts" / "bundle", built / "keys").sha256 == first.manifest_sha256
@@ -125,56 +115,18 @@ def test_an_altered_bundle_is_not_published(built: Path, tmp_path: Path) -> None
         publishing.publish(copy)
 
 
-def test_the_retrain_flow_leaves_readable_artifacts(built: Path) -> None:
-    script = (
-        "import json, os, sys\n"
-        "from prefect.testing.utilities import prefect_test_harness\n"
-        "from flows.jobs.retrain import retrain\n"
-        "from prefect.client.orchestration import get_client\n"
-        "with prefect_test_harness(server_startup_timeout=240):\n"
-        "    result = retrain(workdir=sys.argv[1], promote_to='')\n"
-        "    with get_client(sync_client=True) as client:\n"
-        "        found = client.read_artifacts()\n"
-        "    print('RESULT', json.dumps([result, sorted(a.key for a in found)]))\n"
-    )
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(workspace.PROJECT),
-        "PREFECT_HOME": str(built / "runtime" / "prefect"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(built)],
-        cwd=built,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    result, keys = json.loads(done.stdout.split("RESULT ", 1)[1])
-    assert result["manifest_sha256"] == _sha(built) and result["moved"] is False
-    assert keys == ["backtest-equity", "gate-checks", "retrain-progress", "retrain-verdict"]
-
-
-def _dvc(folder: Path, *argv: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *argv], cwd=folder, env=line.environment(), capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"dvc {' '.join(argv)}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
 def test_a_clean_clone_pulls_the_same_version_without_training(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = publishing.publish(built)
-    clone = _workspace(tmp_path / "clone")
+    clone = tiny_line.make(tmp_path / "clone")
     shutil.copyfile(built / "dvc.lock", clone / "dvc.lock")
+    # What CI can ask without any data: do lock, code and parameters agree?
+    assert "are up to date" in tiny_line.dvc(clone, "repro", "--dry", "--allow-missing")
     for folder in (built, clone):
-        _dvc(folder, "remote", "add", "--force", "--default", "local", str(tmp_path / "remote"))
-    _dvc(built, "push")
-    _dvc(clone, "pull")
+        tiny_line.dvc(folder, "remote", "add", "--force", "--default", "local", str(tmp_path / "remote"))
+    tiny_line.dvc(built, "push")
+    tiny_line.dvc(clone, "pull")
     said: list[str] = []
     line.repro(clone, on_line=said.append)
     assert not [text for text in said if text.startswith("Running stage")]
@@ -182,37 +134,46 @@ def test_a_clean_clone_pulls_the_same_version_without_training(
     monkeypatch.setenv("SCALPER_REGISTRY", publishing.store(built))
     again = publishing.publish(clone)
     assert (again.version, again.manifest_sha256) == (published.version, published.manifest_sha256)
-    assert "train_gbdt.json" in _dvc(clone, "metrics", "show")
-    page = Path(_dvc(clone, "plots", "show", "--out", str(tmp_path / "plots")).strip().split("file://")[-1])
+    assert "train_gbdt.json" in tiny_line.dvc(clone, "metrics", "show")
+    page = Path(
+        tiny_line.dvc(clone, "plots", "show", "--out", str(tmp_path / "plots")).strip().split("file://")[-1]
+    )
     shown = page.read_text()
     for name in ("calibration", "equity", "confusion", "risk_coverage", "latency"):
         assert f"{name}.svg" in shown
 
 
+def test_what_gc_removed_is_made_again_to_the_same_hash(built: Path, tmp_path: Path) -> None:
+    folder = tiny_line.copy(built, tmp_path / "collected")
+    made, given = tiny_line.bundle(folder).sha256, (folder / "params.yaml").read_text()
+    assert "valid_days: 30" in given
+    (folder / "params.yaml").write_text(given.replace("valid_days: 30", "valid_days: 31"))
+    line.repro(folder, stages=["bundle"])
+    assert tiny_line.bundle(folder).sha256 != made
+    tiny_line.dvc(folder, "gc", "--workspace", "--force")
+    (folder / "params.yaml").write_text(given)
+    said: list[str] = []
+    line.repro(folder, stages=["bundle"], on_line=said.append)
+    assert [text for text in said if text.startswith("Running stage")] == ["Running stage 'bundle':"]
+    assert tiny_line.bundle(folder).sha256 == made
+
+
 def test_an_experiment_changes_one_parameter_and_leaves_the_rest(built: Path, tmp_path: Path) -> None:
-    """`dvc params diff` and `dvc exp run` need git, so the code is copied into a repository of its own."""
-    folder = tmp_path / "repository"
-    files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=workspace.PROJECT,
-        capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    for name in files:
-        if name.startswith((*workspace.LINKED, ".dvc", "dvc.yaml", ".gitignore")):
-            source = workspace.PROJECT / name
-            if source.is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, folder / name)
-    for name in ("params.yaml", "dvc.lock"):
-        shutil.copyfile(built / name, folder / name)
-    (folder / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {built / '.dvc' / 'cache'}\n")
+    """`dvc params diff` and `dvc exp run` need git: a repository of the line's own files."""
+    folder = tiny_line.copy(built, tmp_path / "repository")
+    config = folder / ".dvc" / "config"
+    config.write_text(config.read_text().replace("    no_scm = true\n", ""))
+    tracked = ["params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config", ".gitignore"]
+    ignored = ("/data/", "/artifacts/", "/runtime/", "/keys/", *(f"/{name}" for name in workspace.LINKED))
+    (folder / ".gitignore").write_text("\n".join(ignored) + "\n")
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for argv in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "the line"]):
+    for argv in (["init", "--quiet"], ["add", *tracked], ["commit", "--quiet", "--message", "the line"]):
         subprocess.run([*git, *argv], cwd=folder, check=True, capture_output=True)
-    _dvc(folder, "checkout")
     before = (folder / "artifacts" / "models" / "gbdt" / "model.txt").read_bytes()
-    _dvc(folder, "exp", "run", "--set-param", "gbdt.rounds=9", "train_gbdt")
+    said = tiny_line.dvc(folder, "exp", "run", "--set-param", "gbdt.rounds=9", "train_gbdt")
+    assert said.count("Running stage '") == 1 and "train_gbdt" in said
     assert (folder / "artifacts" / "models" / "gbdt" / "model.txt").read_bytes() != before
-    assert "gbdt.rounds" in _dvc(folder, "params", "diff")
+    assert "gbdt.rounds" in tiny_line.dvc(folder, "params", "diff")
 
 
 def test_the_demos_runner_trades_and_its_session_replays(built: Path) -> None:
@@ -232,7 +193,7 @@ def test_the_demos_runner_trades_and_its_session_replays(built: Path) -> None:
 
 
 def test_a_killed_stage_leaves_no_half_output(tmp_path: Path) -> None:
-    folder = _workspace(tmp_path / "killed")
+    folder = tiny_line.make(tmp_path / "killed")
     with line.started([sys.executable, "-m", "dvc", "repro"], cwd=folder, grace_s=5.0) as process:
         assert process.stdout is not None
         for text in process.stdout:
@@ -270,7 +231,7 @@ def test_a_missing_recording_is_one_error_and_leaves_nothing(tmp_path: Path) -> 
 
 
 def test_stopping_the_command_ends_every_stage(tmp_path: Path) -> None:
-    folder = _workspace(tmp_path / "stopped")
+    folder = tiny_line.make(tmp_path / "stopped")
     command = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "-C", str(folder), "repro"],
         cwd=workspace.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import tiny_line
 import yaml
 
 from flows import plain_line, training
@@ -21,18 +22,18 @@ from models.inference import check_golden
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
-    "gbdt": {"rounds": 8}, "svm": {"features": 32, "epochs": 1}, 
-    "lstm": {"hidden": 8, "streams": 8, "yardstick_epochs": 0},
-    "transformer": {"window": 8, "width": 8, "layers": 1, "heads": 2, "ff": 8, "windows_per_epoch": 512,
-                    "yardstick_epochs": 0},
-    "calibrate.trials": 4, "labels.horizon_s": 10, "costs.tariff": "simulated",
+    **tiny_line.LEARNERS,
+    # How long the networks learn is the option's business here.
+    **{name: {k: v for k, v in tiny_line.LEARNERS[name].items() if k != "epochs"}
+       for name in ("lstm", "transformer")},
+    "labels.horizon_s": 10, "costs.tariff": "simulated",
 }  # fmt: skip
 SETS = [word for key, value in TINY.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
 def _books_of_the_original(path: Path, hours: float) -> None:
     """A market of the simulator as the original system wrote its books: decimals, no trades."""
-    days, _ = simulate_market([SimSpec("SBER", planted=True)], hours=hours, seed=3)
+    days, _ = simulate_market([SimSpec("SBER", planted=True)], hours=hours, dt_s=0.5, seed=3)
     books, tick = days[0].books, days[0].instrument.tick_nano / NANO
 
     def side(px, qty, i: int) -> list[dict[str, float]]:  # type: ignore[no-untyped-def]

@@ -20,9 +20,11 @@ from market.types import NANO, SECOND_NS
 
 SESSION = "20260115-100000-ab12"
 MARKET_NS = 1_768_460_400 * SECOND_NS  # 10:00:00 in Moscow
+FRESH_NS = 900 * SECOND_NS
+"""The status says that it was written so much later: it must not grow stale on a slow machine."""
 HOLD = {
     "name": "VOLATILITY", "scope": "*", "severity": "FLATTEN", "since_ns": MARKET_NS - 60 * SECOND_NS,
-    "reason": "volatility index 4100e-2 is above 4000e-2", "lifts_when": "a person resumes", "until_ns": 0,
+    "reason": "volatility index 41 is above 40", "lifts_when": "a person resumes", "until_ns": 0,
 }  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def status(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     stream = {"generation": 1, "messages": 10, "late_messages": 0, "mute": 0}
     base = {
-        "session_id": SESSION, "pid": os.getpid(), "wall_ns": now_ns, "market_ns": MARKET_NS,
+        "session_id": SESSION, "pid": os.getpid(), "wall_ns": now_ns + FRESH_NS, "market_ns": MARKET_NS,
         "mode": "paper", "watermark": "SIMULATED",
         "model": {"alias": "prod", "version": "7", "manifest_sha256": "a" * 64},
         "connection": {

@@ -82,9 +82,10 @@ def test_without_a_bundle_the_one_behind_the_alias_is_taken(built: Path, report:
     assert found["manifest_sha256"] == report["manifest_sha256"]
 
 
-def test_max_orders_ends_it_early_and_both_say_so(built: Path) -> None:
-    bundle = str(built / "bundle")
-    found = backtest(built, built / "d.json", "--bundle", bundle, "--set", "backtest.max_orders=5")
+def test_max_orders_ends_it_early_and_both_say_so(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--bundle", str(built / "bundle"), "--set", "backtest.max_orders=5", "--json"]
+    found = backtest(built, built / "d.json", *words)
+    assert json.loads(capsys.readouterr().out) == found  # and with --json nothing else is printed
     assert found["truncated"] and 5 <= found["orders"] < 20
     assert "TRUNCATED" in (built / "d.html").read_text()
 

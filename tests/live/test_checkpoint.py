@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -75,3 +76,13 @@ def test_another_accounts_checkpoint_is_not_restored(tmp_path):
     assert read_checkpoint(path, "paper:1", lambda *a, **f: None).body == BODY["engine"]
     other = read_checkpoint(path, "production:2", lambda *a, **f: None)
     assert (other.body, other.halt) == (None, "")
+
+
+def test_writers_at_the_same_time_leave_one_whole_checkpoint(tmp_path):
+    """The periodic one and that of a copy: each whole, none in the way of the other."""
+    path = tmp_path / "checkpoint.json"
+    bodies = [{"n": n, "much": "x" * 50_000} for n in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(checkpoint.save, path, body) for body in bodies]:
+            done.result()
+    assert checkpoint.load(path) in bodies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from live import cli
+from live.cli_shell import words_of
 from live.watch import OverrideFlag, take_resume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,26 +41,15 @@ def test_help_imports_nothing_heavy():
     assert "live-runner --model prod" in done.stdout
 
 
-COMMANDS = [
-    "audit",
-    "completion",
-    "config-schema",
-    "explain",
-    "report",
-    "restore",
-    "rotate-key",
-    "snapshot",
-    "init-config",
-    "health-check",
-    "backtest",
-    "replay",
-    "status",
-    "halt",
-    "resume",
-    "keygen",
-    "encrypt",
-    "dashboard",
-]
+COMMANDS = sorted(name for name in words_of(cli._parser()) if name)
+
+
+def test_the_verbs_of_the_specification_are_all_there():
+    assert set(COMMANDS) == {
+        "init-config", "health-check", "backtest", "record", "replay", "dashboard", "halt", "resume",
+        "keygen", "encrypt", "status", "audit", "explain", "report", "snapshot", "restore", "rotate-key",
+        "completion", "config-schema",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -66,7 +57,75 @@ def test_each_command_explains_itself_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
     assert stop.value.code == 0
-    assert f"live-runner {command}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"example:\n  live-runner {command}" in said and "--json" in said
+
+
+JSON_HERE = {
+    "init-config": {"path": "live.yaml", "schema": "live.schema.json", "env": "paper"},
+    "config-schema": None,
+    "completion bash": None,
+    "keygen": {"key_path": "keys/fernet.key"},
+    "rotate-key": {"key_path": "keys/fernet.key", "keys": 2, "renewed": 0},
+    "halt --reason lunch": {"halted": True, "reason": "lunch", "flag": "runtime/manual_override.flag"},
+    "resume --hold LATENCY": {"halt_removed": False, "asked_to_lift": ["LATENCY"]},
+    "snapshot --to copies": None,
+    "health-check": None,
+    "audit verify": None,
+}
+JSON_ELSEWHERE = {
+    "backtest": "test_backtest_cli", "record": "test_record", "replay": "test_operator_day",
+    "status": "test_status_reads_the_status_file", "explain": "test_operator_day",
+    "report": "test_operator_day", "restore": "test_operator_day", "encrypt": "test_config_keygen",
+    "dashboard": "test_the_dashboard_says_where_it_is",
+}  # fmt: skip
+
+
+def test_json_is_json_and_nothing_else(workspace, capsys):
+    (workspace / "runtime").mkdir()
+    for words, expected in JSON_HERE.items():
+        assert cli.main([*words.split(), "--json"]) in (0, 1, 2), words
+        found = json.loads(capsys.readouterr().out)
+        assert expected is None or found == expected, words
+    assert {words.split()[0] for words in JSON_HERE} | set(JSON_ELSEWHERE) == set(COMMANDS)
+
+
+def test_json_may_stand_before_the_command_too(workspace, capsys):
+    assert cli.main(["--json", "halt", "--reason", "lunch"]) == 0
+    assert json.loads(capsys.readouterr().out)["halted"]
+
+
+def test_a_failure_with_json_is_still_one_line_on_stderr(workspace, capsys):
+    assert cli.main(["status", "--json"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_not_an_error(workspace):
+    words = f"{sys.executable} -m live.cli completion bash --json | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", words], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
+
+
+def test_the_dashboard_says_where_it_is(workspace):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "live.cli", "dashboard", "--port", "0", "--json"], stdout=subprocess.PIPE,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["url"].startswith("http://127.0.0.1:")
+    finally:
+        process.terminate()
+        process.wait(60)
+        process.stdout.close()
+
+
+def test_only_a_hold_that_a_person_may_lift_can_be_named(workspace, capsys):
+    assert cli.main(["resume", "--hold", "DAILY_LOSS"]) == 2
+    assert "a person may lift VOLATILITY, LATENCY" in capsys.readouterr().err
 
 
 def test_an_expected_failure_is_one_line_and_code_2(capsys):
@@ -110,16 +169,15 @@ def test_config_keygen_encrypt_round(workspace, capsys, monkeypatch):
     assert cli.main(["init-config", "--env", "sandbox"]) == 2
     assert cli.main(["keygen"]) == 0
     capsys.readouterr()
-    done = subprocess.run(
-        [sys.executable, "-m", "live.cli", "encrypt"], input="t.token\n",
-        capture_output=True, text=True, cwd=workspace,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    hidden = done.stdout.strip()
-    assert hidden.startswith("enc:")
+    hidden = []
+    for words in (["encrypt"], ["encrypt", "--json"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("t.token\n"))
+        assert cli.main(words) == 0
+        hidden.append(capsys.readouterr().out.strip())
+    assert hidden[0].startswith("enc:") and json.loads(hidden[1])["value"].startswith("enc:")
     from live import config
 
-    assert config.load(Path("live.yaml"), [f"broker.token={hidden}"]).broker.token == "t.token"
+    assert config.load(Path("live.yaml"), [f"broker.token={hidden[0]}"]).broker.token == "t.token"
 
 
 def test_health_check_names_each_failure_and_the_way_out(workspace, capsys):
@@ -151,7 +209,9 @@ def test_status_reads_the_status_file(workspace, capsys):
     for word in ("NOT RUNNING", "[SIMULATED]", "SIMP -2 lots", "hold        CONNECTION", "HALTED", "lunch"):
         assert word in out
     assert cli.main(["status", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["halt_flag"] == "lunch"
+    found = json.loads(capsys.readouterr().out)
+    assert (found["halt_flag"], found["verdict"]) == ("lunch", "bad")
+    assert cli.main(["status", "--check"]) == 1
 
 
 def test_the_completion_knows_every_command_and_its_options(workspace, capsys):

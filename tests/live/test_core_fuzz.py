@@ -99,7 +99,7 @@ def fresh() -> Fuzz:
 
 
 @given(STEPS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=70, deadline=None)
 def test_the_rules_hold_whatever_happens(steps: list[tuple[str, str, int, int]]) -> None:
     bench, twin = fresh(), fresh()
     placed: list[int] = []
@@ -136,7 +136,7 @@ def test_the_rules_hold_whatever_happens(steps: list[tuple[str, str, int, int]])
 
 
 @given(STEPS, st.integers(0, 89))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_restart_at_any_point_keeps_positions_and_stops(
     steps: list[tuple[str, str, int, int]], cut: int
 ) -> None:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 
+import pytest
 from core_bench import MID, Bench, config, instrument, model, of, refusals
 from hypothesis import given
 from hypothesis import strategies as st
 
 from live.core import commands as cmd
 from live.core.config import ExecutionConfig, RiskConfig
-from live.core.plan import Exposure, Touch, legs, loss_per_lot_nano, stop_distance_ticks, volume
+from live.core.errors import ImpossibleEvent
+from live.core.plan import (
+    Exposure,
+    Leg,
+    OrderPlan,
+    Touch,
+    Volume,
+    legs,
+    loss_per_lot_nano,
+    stop_distance_ticks,
+    volume,
+)
 from market.types import NANO
 
 TOUCH = Touch(29_999, 40, 30_001, 60)
@@ -72,7 +86,8 @@ def test_the_volume_never_exceeds_any_limit_and_never_leaves_a_whole_lot_unused(
     risk: RiskConfig, held: int, ticker_nano: int, other_nano: int, loss: int, value: int, touch_lots: int
 ) -> None:
     exposure = Exposure(held, ticker_nano, ticker_nano + other_nano)
-    lots, bound_by = volume(risk, exposure, loss_per_lot=loss, value_per_lot=value, touch_lots=touch_lots)
+    allowed = volume(risk, exposure, loss_per_lot=loss, value_per_lot=value, touch_lots=touch_lots)
+    lots, bound_by = allowed.lots, allowed.bound_by
 
     def allowed(n: int) -> bool:
         return (
@@ -156,3 +171,32 @@ def test_the_stop_multiplier_of_the_model_widens_the_stop() -> None:
         bench.enter()
         stops.append(of(bench.log, cmd.PositionChanged)[-1].stop_ticks)
     assert stops[1] < stops[0] < MID
+
+
+def test_an_order_that_risk_has_not_approved_cannot_be_constructed() -> None:
+    """A volume comes from the limits or not at all, a plan's legs from its volume, an order from a plan's leg
+    or from the position that it closes; and one place in the product makes orders.
+    """
+    with pytest.raises(ImpossibleEvent, match="not allowed by the risk engine"):
+        Volume(5, "NOBODY", object())
+    allowed = volume(RiskConfig(), Exposure(), loss_per_lot=NANO, value_per_lot=3_000 * NANO, touch_lots=8)
+    assert allowed.lots == 4
+    leg = Leg("market", allowed.lots, None, "fak")
+    plan = OrderPlan("t", "AAA", 1, allowed, MID, MID - 9, (leg,))
+    for legs_ in ((Leg("market", 5, None, "fak"),), (leg, Leg("limit", 1, MID, "day"))):
+        with pytest.raises(ImpossibleEvent, match="4 lots allowed"):
+            OrderPlan("t", "AAA", 1, allowed, MID, MID - 9, legs_)
+    desk = Bench.ready().engine._desk
+    with pytest.raises(ImpossibleEvent, match="no part of the plan"):
+        desk.enter(plan, Leg("market", 1, None, "fak"), "test")
+    with pytest.raises(ImpossibleEvent, match="no position in AAA"):
+        desk.leave("AAA", "t", "test")
+    with pytest.raises(ImpossibleEvent, match="no position in AAA"):
+        desk.protect("AAA", "t", MID, "test")
+    made = [
+        path.name
+        for path in sorted((Path(__file__).resolve().parents[2] / "live").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "PlaceOrder"
+    ]
+    assert made == ["desk.py"]

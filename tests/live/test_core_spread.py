@@ -23,9 +23,9 @@ def ticks_of(millibps: int) -> tuple[int, int]:
 def told(watch: SpreadWatch, spreads: list[int], step_ns: int) -> list[tuple[int, Spread]]:
     found = []
     for n, millibps in enumerate(spreads):
-        _, news = watch.look("AAA", *ticks_of(millibps), n * step_ns)
+        news = watch.look("AAA", *ticks_of(millibps), n * step_ns)
         if news is not None:
-            found.append((n, news))
+            found.append((n, news[1]))
     return found
 
 

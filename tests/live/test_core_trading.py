@@ -11,7 +11,6 @@ from live.core import commands as cmd
 from live.core import events as ev
 from live.core.config import ExecutionConfig, FallbackConfig, MonitoringConfig, RiskConfig
 from live.core.errors import ClockWentBack, ImpossibleEvent, UnknownTicker
-from live.core.plan import Touch
 from live.core.signals import cost_millibps
 
 HOUR_NS = 3600 * SECOND_NS
@@ -21,10 +20,9 @@ HOUR_NS = 3600 * SECOND_NS
 
 
 def test_the_cost_is_spread_plus_two_fees_plus_slippage() -> None:
-    touch = Touch(29_999, 1, 30_001, 1)
-    assert cost_millibps(touch, 0, 0) == 667  # 2 / 30000 = 0.667 bp, rounded up
-    assert cost_millibps(touch, 50, 0) == 667 + 1_000
-    assert cost_millibps(touch, 50, 1) == 1_334 + 1_000
+    assert cost_millibps(29_999, 30_001, 0, 0) == 667  # 2 / 30000 = 0.667 bp, rounded up
+    assert cost_millibps(29_999, 30_001, 50, 0) == 667 + 1_000
+    assert cost_millibps(29_999, 30_001, 50, 1) == 1_334 + 1_000
 
 
 def test_a_signal_needs_an_edge_above_the_threshold_net_of_costs() -> None:

@@ -120,7 +120,7 @@ def test_it_changes_by_itself_without_a_reload(board, visit):
     page.evaluate("window.stayed = true")
     board.tell(holds=[HOLD], net_nano=-321 * NANO)
     says(page, "#headline", "Not trading: the market is too volatile")
-    says(page, "#why", "volatility index 4100e-2 is above 4000e-2. Until a person resumes.")
+    says(page, "#why", "volatility index 41 is above 40. Until a person resumes.")
     says(page, "#holds", "VOLATILITY")
     says(page, "#tiles", "-321.00")
     assert page.get_attribute("#verdict", "data-level") == "bad"
@@ -233,7 +233,7 @@ def test_halt_and_resume_ask_first_and_then_do_it(board, visit):
     says(page, "#hold-list", "VOLATILITY")
     page.click("#resume")
     assert page.locator("#lifts li").all_inner_texts() == [
-        "the halt: news at 14:00 (dashboard, 127.0.0.1)", "VOLATILITY"
+        "the halt: news at 14:00 (dashboard, 127.0.0.1)", "VOLATILITY: volatility index 41 is above 40"
     ]  # fmt: skip
     page.click("#ask-resume button:has-text('Resume')")
     assert page.is_visible("#ask-resume")  # the box must be ticked

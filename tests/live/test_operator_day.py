@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from fake_bot import TOKEN, FakeBot
 from small_bundle import make_bundle, make_recording
+from transcripts import blocks, type_again
 
 from live import cli
 from live.secrets import KeyManager
@@ -23,9 +30,18 @@ DASHBOARD_TOKEN = "dashboard-secret-0815"
 CHAT = "-100200300400"
 
 
+class Day(NamedTuple):
+    """A workspace after a session, and what was heard of it: terminal, chat, systemd."""
+
+    folder: Path
+    printed: str
+    errors: str
+    bot: FakeBot
+    systemd: list[str]
+
+
 @pytest.fixture(scope="module")
-def day(tmp_path_factory) -> tuple[Path, str, FakeBot]:
-    """A workspace after a session: (folder, what it printed, the chat)."""
+def day(tmp_path_factory) -> Iterator[Day]:
     folder = tmp_path_factory.mktemp("day")
     recording = make_recording(folder / "data" / "recording")
     make_bundle(folder / "artifacts" / "bundle", recording, folder / "keys")
@@ -34,7 +50,7 @@ def day(tmp_path_factory) -> tuple[Path, str, FakeBot]:
               {"bot": TOKEN, "chat": CHAT, "dashboard": DASHBOARD_TOKEN}.items()}  # fmt: skip
     (folder / "live.yaml").write_text(f"""
 session: {{enabled: false}}
-system: {{latency_violation_limit: 100000}}
+system: {{latency_violation_limit: 100000, language: ru}}
 risk: {{loss_cooldown_minutes: 0}}
 model: {{registry: "file:artifacts/bundle"}}
 paper: {{speed: 30}}
@@ -43,13 +59,25 @@ notifications: {{token: "{secret["bot"]}", chat_id: "{secret["chat"]}", api_url:
 reporting: {{interval_minutes: 0.1}}
 disaster_recovery: {{enabled: true, replication_path: backup, interval_minutes: 0.1, max_snapshots: 2}}
 """)
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(str(folder / "notify"))
+    heard: list[str] = []
+    threading.Thread(target=_listen, args=(systemd, heard), daemon=True).start()
+    watched = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "18000000"}
     done = subprocess.run(
-        [sys.executable, "-m", "live.cli", "--model", "prod"], cwd=folder, text=True, timeout=600,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-m", "live.cli", "--model", "prod", "--json"], cwd=folder, text=True, timeout=600,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **watched}, capture_output=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    yield folder, done.stdout, bot
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield Day(folder, done.stdout, done.stderr, bot, heard)
+    systemd.close()
     bot.close()
+
+
+def _listen(systemd: socket.socket, heard: list[str]) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            heard.append(systemd.recv(4096).decode())
 
 
 @pytest.fixture
@@ -143,13 +171,29 @@ def test_live_beside_a_simulation_of_the_same_hours(day, run):
     assert all(pair["why"] for pair in found["pairs"])
 
 
-def test_the_chat_heard_of_copies_and_reports(day):
-    text = "\n".join(message["text"] for message in day[2].messages)
+def test_the_chat_heard_of_copies_and_reports_in_the_language_of_the_setting(day):
+    text = "\n".join(message["text"] for message in day.bot.messages)
     assert "SNAPSHOT_TAKEN" in text and "REPORT" in text and "[SIMULATED]" in text
+    for words in ("куплено", "файлов", "за сессию чистыми", "заявки и позиции прочитаны у брокера"):
+        assert words in text
+    # What the catalogue lacks stays English: in a day like this nothing does.
+    bare = re.sub(r"`[^`]*`|\S*[/_=.\d]\S*|\bв backup\b|аудит.*", "", text)
+    assert set(re.findall(r"\b[a-z]{3,}\b", bare)) <= {"paper", "primary", "features", "risk"}
+
+
+def test_the_result_as_json_is_the_summary(day):
+    summary = json.loads(next((day.folder / "runtime" / "session").glob("*/summary.json")).read_text())
+    assert json.loads(day.printed) == summary and day.errors == ""
+
+
+def test_systemd_was_told_and_its_watchdog_fed(day):
+    first, *between, last = [text.split("\n")[0] for text in day.systemd]
+    assert (first, last) == ("READY=1", "STOPPING=1")
+    assert "WATCHDOG=1" in between, day.systemd
 
 
 def test_no_secret_is_anywhere_in_what_the_session_wrote(day, run):
-    folder, printed, bot = day
+    folder, printed, bot = day.folder, day.printed + day.errors, day.bot
     run("report")
     for command in (["status"], ["status", "--json"], ["audit", "show"], ["report", "--json"]):
         printed += run(*command)[1]
@@ -159,6 +203,13 @@ def test_no_secret_is_anywhere_in_what_the_session_wrote(day, run):
     for secret in (TOKEN, DASHBOARD_TOKEN, CHAT):
         assert secret not in printed
         assert not [p for p in files if secret.encode() in p.read_bytes()], secret
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in blocks("day")}))
+def test_the_terminals_that_the_documentation_shows(day, page):
+    for block in blocks("day"):
+        if block.page == page:
+            type_again(block, day.folder)
 
 
 def test_health_check_asks_the_broker_for_all_that_a_start_needs(day, run):

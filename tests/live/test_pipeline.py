@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ class Rows:
     """A score model that remembers the rows it was given and scores them by their first feature."""
 
     def __init__(self) -> None:
+        self.bundle = SimpleNamespace(manifest={"instruments": [{"ticker": "SIMA", "kind": "share"}]})
         self.rows: list[Row] = []
         self.resets: list[str] = []
         self.members: Collection[str] | None = None

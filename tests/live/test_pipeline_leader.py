@@ -26,7 +26,8 @@ class Rows:
     """A model that keeps the rows it is given, of a bundle with these leaders."""
 
     def __init__(self, leaders: dict[str, str]) -> None:
-        self.bundle = SimpleNamespace(manifest={"leaders": leaders})
+        instruments = [{"ticker": ticker, "kind": "share"} for ticker in ("SIML", "SIMG")]
+        self.bundle = SimpleNamespace(manifest={"leaders": leaders, "instruments": instruments})
         self.tickers = ("SIMG",)
         self.rows: dict[str, list[Row]] = {"SIML": [], "SIMG": []}
 

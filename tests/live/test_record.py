@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from live.cli import main
 from live.config_schema import RunnerConfig, Session
 from live.core.commands import CancelOrder, FillBooked, OrderChanged, PlaceOrder
 from live.core.events import Book, Trade
-from live.record import Options, Recorder, command, session_end_ns
+from live.record import Options, Recorder, session_end_ns
 from live.record_run import RunRecorder
 from market.errors import ConfigError, RecordingError
 from market.paper.server import PaperServer
@@ -304,13 +305,16 @@ def test_recover_says_what_there_is(
 ) -> None:
     assert main(["record", "--recover", str(source.path)]) == 0
     assert "nothing to recover" in capsys.readouterr().out
+    assert main(["record", "--recover", str(source.path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["data_hash"] == source.data_hash() and found["remark"] == ""
     assert main(["record", "--recover", str(tmp_path / "nowhere")]) == 2
     assert "no such folder" in capsys.readouterr().err
 
 
 def test_what_cannot_be_recorded_is_said(source: Recording, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--minutes 0"):
-        command(settings(tmp_path, source), Options(minutes=0.0))
+        Options(minutes=0.0)
     real = settings(tmp_path, source, "system.mode=sandbox", "broker.token=t", "model.verification_key=k")
     with pytest.raises(ConfigError, match="--instruments SBER,GAZP"):
         asyncio.run(Recorder(real, Options(tmp_path / "out")).run())

@@ -79,9 +79,11 @@ def test_lines_reach_the_disk_every_second_or_every_so_many(tmp_path: Path) -> N
     clock = [0]
     writer = JournalWriter(tmp_path, header(), monotonic_ns=lambda: clock[0])
     writer.event(ev.Timer(1))
+    writer.write()
     assert len(list(JournalReader(tmp_path))) == 0
     clock[0] = SECOND_NS
     writer.event(ev.Timer(2))
+    writer.write()
     assert len(list(JournalReader(tmp_path))) == 2
     for n in range(1_000):
         writer.event(ev.Timer(n))

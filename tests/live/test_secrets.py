@@ -142,3 +142,12 @@ def test_known_secrets_are_taken_out_of_whatever_is_written(tmp_path, capsys, mo
         + (tmp_path / "status.json").read_text()
     )
     assert "very-secret" not in told and told.count("***") == 3
+
+
+def test_what_init_config_left_open_is_named_and_no_hindrance_to_another_key(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init-config", "--env", "sandbox"]) == cli.main(["keygen"]) == 0
+    assert cli.main(["health-check"]) == 2
+    assert "broker.token is still what `live-runner init-config` wrote" in capsys.readouterr().err
+    assert cli.main(["rotate-key", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"key_path": "keys/fernet.key", "keys": 2, "renewed": 0}

@@ -65,7 +65,7 @@ def test_status_and_pnl(chat, board):
     board.tell(holds=[HOLD])
     text = chat.ask("/status@scalper_bot")
     assert text.splitlines()[0] == "Not trading: the market is too volatile"
-    assert "VOLATILITY: volatility index 4100e-2 is above 4000e-2; until a person resumes" in text
+    assert "VOLATILITY: volatility index 41 is above 40; until a person resumes" in text
     text = chat.ask("/pnl")
     assert "net +12.00 RUB (gross +15.00, fees 3.00)" in text
     assert "realised today +12.00, the day's limit is -2000.00" in text

@@ -11,7 +11,6 @@ from pathlib import Path
 import bundle_parts
 import pytest
 
-from models import bundle as bundle_module
 from models.bundle import (
     ENSEMBLE,
     GOLDEN,
@@ -25,6 +24,8 @@ from models.bundle import (
     sha256_hex,
     write_bundle,
 )
+from models.bundle_files import MAX_FILE_BYTES, MAX_MANIFEST_BYTES
+from models.bundle_keys import sign
 
 Tamper = Callable[[Path, Path], None]
 
@@ -91,7 +92,7 @@ def _resign(change: Callable[[dict], None]) -> Tamper:
         change(manifest)
         data = canonical_json(manifest)
         (path / MANIFEST).write_bytes(data)
-        (path / SIGNATURE).write_bytes(bundle_module._sign(data, load_private_key(private)))
+        (path / SIGNATURE).write_bytes(sign(data, load_private_key(private)))
 
     return tamper
 
@@ -154,8 +155,8 @@ MATRIX: dict[str, tuple[Tamper, str]] = {
     "signature endless": (_write(SIGNATURE, b"[" * 4000), "bad_signature"),
     "signature too long": (_write(SIGNATURE, b" " * 5000), "oversize"),
     "claims another key": (_sig(key_id="0" * 16), "wrong_key"),
-    "manifest too long": (_write(MANIFEST, b" " * (bundle_module.MAX_MANIFEST_BYTES + 1)), "oversize"),
-    "file over its limit": (_resign(_files("big", bundle_module.MAX_FILE_BYTES + 1)), "oversize"),
+    "manifest too long": (_write(MANIFEST, b" " * (MAX_MANIFEST_BYTES + 1)), "oversize"),
+    "file over its limit": (_resign(_files("big", MAX_FILE_BYTES + 1)), "oversize"),
     "too many files": (_resign(lambda m: [_files(f"f{i}")(m) for i in range(40)] and None), "oversize"),
     "a size below zero": (_resign(_files("x", -1)), "bad_manifest"),
     "files is a list": (_resign(lambda m: m.update(files=[])), "bad_manifest"),

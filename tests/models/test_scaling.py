@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features.batch import compute
-from features.schema import GAP, MIRROR_PARTNER, MIRROR_SIGN, SEASONAL, WARMUP, F
+from features.schema import FEED, GAP, MIRROR_PARTNER, MIRROR_SIGN, NAMES, SEASONAL, WARMUP, F
 from market.errors import RecordingError, ScalperError
 from market.simulator import SimSpec, simulate_market
 from market.types import SECOND_NS
@@ -137,10 +137,10 @@ def test_resets_without_any_usable_row() -> None:
 def test_the_scaler_sees_only_the_fit_block(dataset: Dataset) -> None:
     scaler = dataset.fit_scaler()
     rows = np.concatenate([s.X[dataset.rows(t, "fit", labelled=False)] for t, s in dataset.series.items()])
-    mirror = MIRROR_SIGN, MIRROR_PARTNER
-    np.testing.assert_array_equal(scaler.center, Scaler.fit(rows, mute=SEASONAL).symmetric(*mirror).center)
+    mirror, muted = (MIRROR_SIGN, MIRROR_PARTNER), (*SEASONAL, *FEED)
+    np.testing.assert_array_equal(scaler.center, Scaler.fit(rows, mute=muted).symmetric(*mirror).center)
     everything = np.concatenate([s.X for s in dataset.series.values()])
-    assert not np.array_equal(scaler.scale, Scaler.fit(everything, mute=SEASONAL).symmetric(*mirror).scale)
+    assert not np.array_equal(scaler.scale, Scaler.fit(everything, mute=muted).symmetric(*mirror).scale)
 
 
 def test_scaling_and_the_mirror_change_places(dataset: Dataset) -> None:
@@ -160,6 +160,17 @@ def test_the_clock_is_muted_on_few_days(dataset: Dataset) -> None:
     assert dataset.fit_days == 1 and dataset.muted == SEASONAL
     scaled = dataset.fit_scaler().apply(dataset.pooled("fit")[0])
     assert not scaled[:, list(SEASONAL)].any()
+
+
+def test_the_scaled_learners_do_not_see_the_pace_of_the_feed(dataset: Dataset) -> None:
+    """A feed that is paced otherwise than the recording leaves their rows as they were."""
+    assert [NAMES[k] for k in FEED] == ["since_book"]
+    X = dataset.pooled("fit")[0]
+    hurried = X.copy()
+    hurried[:, list(FEED)] *= 20
+    assert (hurried[:, list(FEED)] != X[:, list(FEED)]).any()
+    scaler = dataset.fit_scaler()
+    np.testing.assert_array_equal(scaler.apply(hurried), scaler.apply(X))
 
 
 def test_what_is_missing_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:

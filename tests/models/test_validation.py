@@ -46,13 +46,12 @@ def days_of(n_days: int, plant: float, rows: int = 3600) -> Dataset:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few trees, and sessions that need not be longer than the product's feature windows."""
+    """Sessions need not be longer than the product's feature windows."""
     monkeypatch.setattr(validation, "FEATURE_WINDOW_NS", 0)
-    monkeypatch.setattr(validation, "ROUNDS", 8)
 
 
 def asked(dataset: Dataset) -> dict:
-    return study(dataset, Settings(COSTS, {"SIMP": 0.1}, seed=1), lambda _: None)
+    return study(dataset, Settings(COSTS, {"SIMP": 0.1}, seed=1, rounds=8), lambda _: None)
 
 
 def test_what_is_not_enough_says_so() -> None:

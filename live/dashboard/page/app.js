@@ -230,8 +230,9 @@ $("ask-halt").onclose = () => { if ($("ask-halt").returnValue === "yes") send("/
 let seen = null;
 $("resume").onclick = () => {
   // What the person sees now is what is lifted: a hold that comes while the question is open stays.
+  const why = name => (S.holds?.list ?? []).filter(h => h.name === name).map(h => (h.scope === "*" ? "" : `${h.scope}: `) + h.reason).join("; ");
   seen = {seen_flag: S.state?.halt_flag ?? null, names: [...(S.holds?.liftable ?? [])]};
-  $("lifts").replaceChildren(...(seen.seen_flag != null ? [el("li", `the halt: ${seen.seen_flag}`)] : []), ...seen.names.map(n => el("li", n)));
+  $("lifts").replaceChildren(...(seen.seen_flag != null ? [el("li", `the halt: ${seen.seen_flag}`)] : []), ...seen.names.map(n => el("li", `${n}: ${why(n)}`)));
   $("looked").checked = false; $("resume-why").value = ""; $("ask-resume").returnValue = "";
   $("ask-resume").showModal();
 };

@@ -1,0 +1,213 @@
+"""Partitions that are kept, trials that are remembered, and who is asked to compute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from features.batch import FeatureTable
+from flows import compute, compute_features
+from flows import params as params_file
+from flows.compute import Here
+from flows.stages import features as stage
+from market.errors import ConfigError
+from market.recording import write_recording
+from market.simulator import LEAD_LAG_SPECS, simulate_market
+from market.types import InstrumentDay
+
+DAYS = ["2026-01-15", "2026-01-16"]
+
+
+@pytest.fixture(scope="module")
+def market() -> list[InstrumentDay]:
+    return simulate_market(LEAD_LAG_SPECS, hours=0.05, dt_s=0.25, seed=1, day=DAYS)[0]
+
+
+def record(days: Sequence[InstrumentDay]) -> None:
+    write_recording(
+        Path("data/recording"), days, source="simulator", watermark="SIMULATED", tariff="simulated",
+        provenance={},
+    )  # fmt: skip
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def computed() -> list[str]:
+    """Runs the stage; the instrument-days that it did not take over."""
+    said: list[str] = []
+    stage.main(said.append)
+    return [line.split(":")[0] for line in said if "rows" in line and "unchanged" not in line]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in (compute.ENGINE, compute.ADDRESS):
+        monkeypatch.delenv(name, raising=False)
+    Path("params.yaml").write_text("features:\n  leader: {SIMG: SIML}\n")
+    return tmp_path
+
+
+def test_a_new_day_costs_one_day_and_gives_what_all_days_at_once_give(
+    folder: Path, market: list[InstrumentDay]
+) -> None:
+    record([d for d in market if d.day == DAYS[0]])
+    assert computed() == [f"SIMG {DAYS[0]}", f"SIML {DAYS[0]}"]
+    record(market)
+    assert computed() == [f"SIMG {DAYS[1]}", f"SIML {DAYS[1]}"]
+    grown = content(Path("data/features"))
+    assert computed() == []
+    for old in Path("data/features").iterdir():
+        if old.is_dir():
+            old.rename(folder / old.name)  # nothing left to take over
+    assert len(computed()) == 4
+    assert content(Path("data/features")) == grown
+    # A day that is gone leaves no partition behind.
+    record([d for d in market if d.day == DAYS[1]])
+    assert computed() == []
+    assert sorted(p.stem for p in Path("data/features").rglob("*.npz")) == [DAYS[1], DAYS[1]]
+
+
+def test_what_changed_or_was_damaged_is_computed_again(
+    folder: Path, market: list[InstrumentDay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(market)
+    computed()
+    good = content(Path("data/features"))
+    damaged = Path("data/features/SIMG") / f"{DAYS[0]}.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    Path(f"data/features/SIML/{DAYS[1]}.json").write_text("{")
+    assert computed() == [f"SIMG {DAYS[0]}", f"SIML {DAYS[1]}"]
+    assert content(Path("data/features")) == good
+    # The leader's day is an input of its follower.
+    shorter = [d if d.instrument.ticker != "SIML" or d.day != DAYS[0] else cut(d) for d in market]
+    record(shorter)
+    assert computed() == [f"SIMG {DAYS[0]}", f"SIML {DAYS[0]}"]
+    Path("params.yaml").write_text("{}\n")
+    assert computed() == [f"SIMG {DAYS[0]}", f"SIMG {DAYS[1]}"]
+    monkeypatch.setattr(compute_features, "maker", lambda: "another code")
+    assert len(computed()) == 4
+
+
+def cut(day: InstrumentDay) -> InstrumentDay:
+    return InstrumentDay(
+        day.instrument, day.day, day.books.rows(np.arange(len(day.books)) < len(day.books) - 40), day.trades
+    )
+
+
+def test_a_stage_that_was_killed_goes_on_and_leaves_the_old_result_until_it_is_done(
+    folder: Path, market: list[InstrumentDay]
+) -> None:
+    record(market)
+
+    class Killed(Here):
+        def map(self, work, items, name="part"):  # type: ignore[no-untyped-def]
+            yield work(items[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.build(Killed(), params_file.load(), lambda _: None)
+    assert not Path("data/features").exists()
+    assert computed() == [f"SIMG {DAYS[1]}", f"SIML {DAYS[0]}", f"SIML {DAYS[1]}"]
+    assert not list(Path("data").glob(".*"))
+    assert len(FeatureTable.load(Path(f"data/features/SIMG/{DAYS[0]}.npz"))) > 0
+
+
+def test_who_computes_is_no_part_of_a_result_and_the_environment_wins(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("params.yaml").write_text("compute: {engine: dask, address: 'tcp://one:8786', workers: 3}\n")
+    params = params_file.load()
+    assert "compute" not in params.for_manifest()
+    monkeypatch.setenv(compute.ADDRESS, "tcp://two:8786")
+    assert compute.in_force(params.compute).address == "tcp://two:8786"
+    monkeypatch.setenv(compute.ENGINE, "local")
+    assert compute.run("any", params.compute, lambda pool: pool.workers) == 1
+    monkeypatch.delenv(compute.ENGINE)
+    # For one part nobody is called, which is as well: nobody is at that address.
+    assert compute.run("any", params.compute, lambda pool: pool.workers, parts=1) == 1
+    monkeypatch.setenv(compute.ENGINE, "ray")
+    with pytest.raises(ConfigError, match=r"SCALPER_COMPUTE_ENGINE.*is 'ray'; allowed: local or dask"):
+        compute.in_force(params.compute)
+    with pytest.raises(ConfigError, match=r"compute\.workers is -1; allowed: 0 or more"):
+        params_file.parse({"compute": {"workers": -1}})
+
+
+def test_no_stage_depends_on_where_it_is_computed() -> None:
+    stages = yaml.safe_load((Path(__file__).resolve().parents[2] / "dvc.yaml").read_text())["stages"]
+    for name, spec in stages.items():
+        assert not [key for key in spec.get("params", []) if key.split(".")[0] == "compute"], name
+        assert "flows/compute_dask.py" not in spec["deps"], name
+    # Without it DVC would remove the partitions that the stage takes over.
+    assert stages["features"]["outs"] == [{"data/features": {"persist": True}}]
+
+
+# --- trials
+
+
+@pytest.fixture(scope="module")
+def player():  # type: ignore[no-untyped-def]
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
+    import planted
+
+    from models.policy import Costs, Market, Player, Prepared
+
+    weights = {"gbdt": 0.6, "svm": 0.4}
+    m = planted.market(2400, seed=1, plant=3.0)
+    one = Market(
+        m.ticker, m.recv_ns, m.mid2, m.spread, m.y, m.move_bps, m.blocks["calibrate"], m.blocks["threshold"],
+        np.zeros(len(m.y), np.int64), 0.1,
+        {name: planted.member_logp(m, 1.0, seed=i) for i, name in enumerate(weights)},
+    )  # fmt: skip
+    costs = Costs(planted.HORIZON_NS, planted.LATENCY_NS)
+    return Player([Prepared.of(one, weights)], weights, costs, 0.7, 3, 0.2)
+
+
+def test_a_search_that_was_killed_costs_the_trials_that_are_missing(player, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from models.policy_search import run_trials, tried
+    from models.trial_record import TrialRecord, Tried
+
+    journal, evaluated = str(tmp_path / "trials.journal"), 0
+
+    def counted(picked: Sequence[object]) -> Iterable[Tried]:
+        nonlocal evaluated
+        for one in picked:
+            evaluated += 1
+            if evaluated == 9:
+                raise KeyboardInterrupt
+            yield tried(player, one)  # type: ignore[arg-type]
+
+    def search(kept: TrialRecord | None):  # type: ignore[no-untyped-def]
+        return run_trials(
+            player,
+            1.0,
+            14,
+            7,
+            lambda _: None,
+            batch=4,
+            evaluate_all=counted if kept is not None else None,
+            kept=kept,
+        )
+
+    whole = search(None)
+    with pytest.raises(KeyboardInterrupt):
+        search(TrialRecord.open(journal, b"question"))
+    again = TrialRecord.open(journal, b"question")
+    assert len(again) == 8 and len(TrialRecord.open(journal, b"another question")) == 0
+    resumed = search(again)
+    assert evaluated == 9 + 6 and resumed.log == whole.log and resumed.choices == whole.choices
+    assert np.array_equal(resumed.returns, whole.returns)
+    # The budget is exact: every trial is there once.
+    assert len(TrialRecord.open(journal, b"question")) == 14 == len(whole.log)
+    Path(journal).write_text("no journal\n" + json.dumps({"op_code": 0}) + "\n")
+    with pytest.raises(ConfigError, match=r"compute\.study .* cannot be read .*name another file"):
+        TrialRecord.open(journal, b"question")
