@@ -37,7 +37,8 @@ def from_ns(recording: Recording) -> int:
 class Peeker:
     """Scores with the mid two seconds ahead, where the recording has one."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, bundle: Bundle) -> None:
+        self.bundle = bundle
         self._move: dict[tuple[str, bytes], int] = {}
         for ticker, days in recording.info.days.items():
             table = compute(recording.read(ticker, days[0]))
@@ -72,7 +73,7 @@ def test_a_model_that_peeks_is_caught(made: tuple[Recording, Bundle, Path]) -> N
     short = until(recording, folder / "short", start + 200 * SECOND_NS)
 
     def play(one: Recording) -> Sequence[Decision]:
-        return decisions(one, Peeker(one), bundle=bundle, tickers=["SIMP"])
+        return decisions(one, Peeker(one, bundle), bundle=bundle, tickers=["SIMP"])
 
     found = check(short, play, cuts=2)
     assert found.difference is not None
