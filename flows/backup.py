@@ -22,7 +22,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from typing import IO, Any
 
 from cryptography.fernet import Fernet, InvalidToken
 
+from flows.held import held
 from live.secrets import KeyManager
 from market.errors import ConfigError, ScalperError
 
@@ -334,12 +335,6 @@ def _prune(place: Place, keep: int) -> None:
             path.unlink()
 
 
-@contextmanager
-def _locked(place: Place) -> Iterator[None]:
-    place.folder.mkdir(parents=True, exist_ok=True)
-    with (place.folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BackupError(f"another backup into {place.folder} is being made: wait for it") from None
-        yield
+def _locked(place: Place) -> AbstractContextManager[None]:
+    busy = BackupError(f"another backup into {place.folder} is being made: wait for it")
+    return held(place.folder / "lock", busy)

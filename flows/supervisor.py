@@ -7,7 +7,6 @@ name and its log. Runs whose process is gone are swept (``flows.sweep``), so tha
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -17,14 +16,14 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from flows import deployments, line, prefect_api, sweep
+from flows.held import held
 from flows.interrupt import interruptible
 from flows.platform import (
     HOST,
@@ -72,7 +71,10 @@ def run(workdir: Path, ports: Ports) -> int:
     for name, port in (("Prefect", ports.prefect), ("MLflow", ports.mlflow)):
         check_free(name, port)
     (workdir / LOGS).mkdir(parents=True, exist_ok=True)
-    with only_one(workdir), ExitStack() as stack:
+    runs = ConfigError(
+        f"the platform of {workdir} runs already: `scalper status` shows it, `scalper down` stops it"
+    )
+    with held(workdir / LOGS / "lock", runs), ExitStack() as stack:
         stack.enter_context(interruptible())
         stack.callback(lambda: (workdir / STATE).unlink(missing_ok=True))
         services = _services(workdir, ports)
@@ -235,20 +237,6 @@ def _write_state(workdir: Path, ports: Ports, services: list[Service], *, ready:
     draft = (workdir / STATE).with_suffix(".draft")
     draft.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     draft.replace(workdir / STATE)
-
-
-@contextmanager
-def only_one(workdir: Path) -> Iterator[None]:
-    """One platform in a folder: ConfigError while another one holds the lock."""
-    path = workdir / LOGS / "lock"
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"the platform of {workdir} runs already: `scalper status` shows it, `scalper down` stops it"
-            ) from None
-        yield
 
 
 def check_free(name: str, port: int) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import yaml
 
 from flows import params as params_file
 from flows import plain_line, workspace
+from flows.held import held
 from flows.identity import PROJECT
 from flows.stages.common import (
     BACKTEST,
@@ -122,7 +121,7 @@ def train(
     _check_output(output)
     work = output / WORK
     work.mkdir(parents=True, exist_ok=True)
-    with _alone(work, "train"):
+    with held(work / ".lock", _busy(work, "train")):
         for name in ("data", "artifacts", GIVEN):  # of an earlier run, on other data perhaps
             shutil.rmtree(work / name, ignore_errors=True)
         if source is None or options != NO_OPTIONS:
@@ -161,7 +160,7 @@ def calibrate(
             f"{config}: {key} is {is_now}, and stage {stage} was run with {was}: calibration keeps the "
             "members as they were trained; run scalper train for that, or change it back"
         )
-    with _alone(work, "calibrate"):
+    with held(work / ".lock", _busy(work, "calibrate")):
         (work / params_file.PARAMS).write_text(text, encoding="utf-8")
         plain_line.run_stages(work, chosen, say, project=project)
         return _collect(work, output)
@@ -201,17 +200,10 @@ def _check_output(output: Path) -> None:
         raise ConfigError(f"--output {output} is the project itself: give a folder of its own")
 
 
-@contextmanager
-def _alone(work: Path, who: str) -> Iterator[None]:
-    """ConfigError while another run works in the same output."""
-    with (work / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another run works in {work.parent}: wait for it, or give another --output to scalper {who}"
-            ) from None
-        yield
+def _busy(work: Path, who: str) -> ConfigError:
+    return ConfigError(
+        f"another run works in {work.parent}: wait for it, or give another --output to scalper {who}"
+    )
 
 
 def _collect(work: Path, output: Path) -> Result:

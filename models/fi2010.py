@@ -22,7 +22,6 @@ I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Say = Callable[[str], None]
 
-VARIANTS = ("ZScore", "MinMax", "DecPre")
 FOLDS = range(1, 10)
 SETUP2_TRAIN, SETUP2_TESTS = 7, (7, 8, 9)
 VALIDATION_SHARE = 0.2

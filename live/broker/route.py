@@ -20,8 +20,6 @@ from market.errors import BrokerError
 
 CHUNK_BYTES = 1 << 16
 CONNECT_TIMEOUT_S = 5.0
-MAX_INTERFACE_BYTES = 15
-"""Linux: IFNAMSIZ less the terminating zero."""
 
 
 class Route:

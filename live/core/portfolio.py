@@ -54,9 +54,6 @@ class Portfolio:
     def lots(self, ticker: str) -> int:
         return self.positions[ticker].lots
 
-    def in_market(self) -> list[str]:
-        return [ticker for ticker, position in self.positions.items() if position.lots]
-
     def book_fill(self, order: Order, fill: FillInfo) -> None:
         """Book one deal of ``order``: position, day's result, run of losses, and the commands for it."""
         ticker, now_ns = order.ticker, self._out.now_ns
