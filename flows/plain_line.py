@@ -1,4 +1,4 @@
-"""The line without DVC: the very stages of ``dvc.yaml``, in the order of their files, each a process.
+"""The line without DVC: the very stages of ``dvc.yaml``, in the order of their files, all in one process.
 
 There is no second pipeline: a stage that is added to ``dvc.yaml`` runs here, too, and a bundle made here has
 the hash that ``dvc repro`` gives it on the same data and parameters.
@@ -22,6 +22,8 @@ from flows.line import NOISE, LineError, run
 from market.errors import ConfigError
 
 TAIL_LINES = 5
+MARK = "==> "
+"""Begins the line with which a stage begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +83,33 @@ def needed_from(ordered: Sequence[Stage], first: str) -> list[Stage]:
 def run_stages(
     workdir: Path, chosen: Sequence[Stage], say: Callable[[str], None], *, project: Path = PROJECT
 ) -> None:
-    """Run the stages in ``workdir``, one after another; LineError with a stage's last words when it fails."""
+    """Run the stages in ``workdir``, one after another in one process of their own; LineError with a stage's
+    last words when it fails."""
     begun = time.monotonic()
     # Through PYTHONPATH, since the folder has no link to the code: the code of this very checkout.
     paths = [str(project), *filter(None, [os.environ.get("PYTHONPATH")])]
-    for number, stage in enumerate(chosen, start=1):
-        say(f"{number} of {len(chosen)}  {stage.name}  ({time.monotonic() - begun:.0f} s so far)")
-        tail: deque[str] = deque(maxlen=TAIL_LINES)
+    names = [stage.name for stage in chosen]
+    at_work = ""
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
 
-        def pass_on(text: str, tail: deque[str] = tail) -> None:
-            if text.strip() and not text.startswith(NOISE):
-                tail.append(text.strip())
-                say(text)
+    def pass_on(text: str) -> None:
+        nonlocal at_work
+        if text.startswith(MARK):
+            at_work = text.removeprefix(MARK).strip()
+            tail.clear()
+            number, seconds = names.index(at_work) + 1, time.monotonic() - begun
+            say(f"{number} of {len(names)}  {at_work}  ({seconds:.0f} s so far)")
+        elif text.strip() and not text.startswith(NOISE):
+            tail.append(text.strip())
+            say(text)
 
-        status = run(
-            [sys.executable, "-m", f"flows.stages.{stage.name}"],
-            cwd=workdir, env={"PYTHONPATH": os.pathsep.join(paths)}, on_line=pass_on,
-        )  # fmt: skip
-        if status != 0:
-            why = tail[-1] if tail else "it said nothing"
-            raise LineError(f"stage {stage.name} failed with status {status}: {why}")
+    status = run(
+        [sys.executable, "-m", "flows.stages", *names],
+        cwd=workdir, env={"PYTHONPATH": os.pathsep.join(paths)}, on_line=pass_on,
+    )  # fmt: skip
+    if status != 0:
+        why = tail[-1] if tail else "it said nothing"
+        raise LineError(f"stage {at_work or names[0]} failed with status {status}: {why}")
 
 
 def at(params: Mapping[str, Any], dotted: str) -> Any:

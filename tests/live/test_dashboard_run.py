@@ -90,8 +90,8 @@ def runner(tmp_path, bot):
     recording = make_recording(tmp_path / "data" / "recording")
     make_bundle(tmp_path / "artifacts" / "bundle", recording, tmp_path / "keys")
     one = Running(
-        tmp_path, "session.enabled=false", "model.registry=file:artifacts/bundle", "paper.speed=20",
-        "risk.loss_cooldown_minutes=0", "manual_override.poll_interval_seconds=0.1",
+        tmp_path, "session.enabled=false", "model.registry=file:artifacts/bundle", "paper.speed=8",
+        "risk.loss_cooldown_minutes=0", "risk.atr_min_bars=1", "manual_override.poll_interval_seconds=0.1",
         "system.latency_violation_limit=100000", "system.flatten_on_stop=true",
         "dashboard.enabled=true", "dashboard.port=0", f"dashboard.token={WORD}",
         f"monitoring.metrics_port={free_port()}", f"notifications.token={TOKEN}", "notifications.chat_id=42",

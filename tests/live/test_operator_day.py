@@ -44,16 +44,17 @@ class Day(NamedTuple):
 def day(tmp_path_factory) -> Iterator[Day]:
     folder = tmp_path_factory.mktemp("day")
     recording = make_recording(folder / "data" / "recording")
-    make_bundle(folder / "artifacts" / "bundle", recording, folder / "keys")
+    # The last five minutes, slowly: a machine that stops for a second is no gap in the market then.
+    make_bundle(folder / "artifacts" / "bundle", recording, folder / "keys", live_share=0.8)
     keys, bot = KeyManager.generate(folder / "keys" / "fernet.key"), FakeBot()
     secret = {name: keys.encrypt(value) for name, value in
               {"bot": TOKEN, "chat": CHAT, "dashboard": DASHBOARD_TOKEN}.items()}  # fmt: skip
     (folder / "live.yaml").write_text(f"""
 session: {{enabled: false}}
 system: {{latency_violation_limit: 100000, language: ru}}
-risk: {{loss_cooldown_minutes: 0}}
+risk: {{loss_cooldown_minutes: 0, atr_min_bars: 1}}
 model: {{registry: "file:artifacts/bundle"}}
-paper: {{speed: 30}}
+paper: {{speed: 10}}
 dashboard: {{enabled: true, port: 0, token: "{secret["dashboard"]}"}}
 notifications: {{token: "{secret["bot"]}", chat_id: "{secret["chat"]}", api_url: "{bot.url}"}}
 reporting: {{interval_minutes: 0.1}}

@@ -40,7 +40,8 @@ from models.inference import make_golden
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-SPEED = 20
+SPEED = 10
+"""A machine that stops for a second is no gap in the market yet (see test_runner_paper.py)."""
 HOURS = 0.8
 HORIZON_NS = 120 * SECOND_NS
 """Of the bundle: so that no position is too old before the test has looked at it."""

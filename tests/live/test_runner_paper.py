@@ -36,8 +36,8 @@ machine may stop for more than a second before that happens, and the warm-up is 
 """
 HOURS, TRAINED_SHARE = 0.6, 1 / 3
 """What is left to play, 24 minutes, outlasts two starts of the runner on a busy machine."""
-WHOLE_FROM_SHARE = 0.8
-"""A session that must see the end of the recording gets its last seven minutes."""
+WHOLE_FROM_SHARE = 0.86
+"""A session that must see the end of the recording gets its last five minutes."""
 SETTINGS = [
     "session.enabled=false", "model.registry=file:artifacts/bundle", f"paper.speed={SPEED}",
     "risk.loss_cooldown_minutes=0", "risk.atr_min_bars=1", "manual_override.poll_interval_seconds=0.1",
