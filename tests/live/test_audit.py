@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lars import iis
 
 from live import cli
 from live.audit import FIELDS, TAGS, AuditLog, files, head_path, read, read_all
@@ -97,7 +98,6 @@ def test_awk_reads_it_by_the_names_that_the_fields_directive_gives(tmp_path):
 
 
 def test_a_w3c_library_reads_it(tmp_path):
-    iis = pytest.importorskip("lars.iis")
     with open(make(tmp_path, lines=4, days=1)) as file, iis.IISSource(file) as rows:
         found = list(rows)
     assert [row.x_seq for row in found] == ["1", "2", "3", "4"]
