@@ -21,7 +21,7 @@ from features import schema
 from features.batch import compute
 from market.recording import Recording
 
-CODE = ("features", "market/recording", "market/stream.py", "market/types.py")
+CODE = ("features", "market/recording", "market/stream.py", "market/types.py", "market/venues.py")
 """What decides about the bytes of a partition, besides the recorded days."""
 LIBRARIES = ("numpy", "numba", "pyarrow")
 

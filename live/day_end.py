@@ -19,10 +19,11 @@ from live.core import clock
 from live.core.config import SessionConfig
 from live.core.events import DayCompared
 from live.core.orders import NEW
+from live.core.words import KOPECK_NANO
 from live.reporting import write_json
 from live.storage import Record, reader
 from market.errors import ScalperError
-from market.types import NANO, SECOND_NS
+from market.types import SECOND_NS
 
 if TYPE_CHECKING:
     from live.session import Session
@@ -31,8 +32,6 @@ SETTLE_NS = 60 * SECOND_NS
 """The broker writes operations down a moment after the deals."""
 LOOK_S = 30.0
 MIN_LOOK_S = 0.2
-KOPECK_NANO = NANO // 100
-"""A real broker charges whole kopecks: so far may the fees of one operation be apart from the tariff's."""
 MAX_DIFFERENCES = 100
 
 
@@ -96,6 +95,7 @@ def compare(day: str, ours: Iterable[OurDeal], theirs: Iterable[Operation], sinc
         if whole and operation.deals:
             apart = operation.fee_nano - fees
             fee_difference += apart
+            # A real broker charges whole kopecks: so far may it be apart from the tariff's.
             if abs(apart) >= KOPECK_NANO:
                 told.append(
                     f"operation {operation.operation_id} in {operation.ticker}: the broker charged "

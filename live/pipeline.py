@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -80,15 +80,18 @@ def model_params(ensemble: Any) -> ModelParams:
 
 def leaders_of(ensemble: Any) -> dict[str, str]:
     """Whose quotes lead whose features, by the bundle of ``ensemble``: follower to leader."""
-    bundle = getattr(ensemble, "bundle", None)
-    return dict(bundle.manifest.get("leaders", {})) if bundle is not None else {}
+    return dict(_manifest(ensemble).get("leaders", {}))
 
 
 def kinds_of(ensemble: Any) -> dict[str, str]:
     """``Instrument.kind`` by ticker, by the bundle of ``ensemble``: its venue's usual day is a feature."""
+    return {fields["ticker"]: fields["kind"] for fields in _manifest(ensemble).get("instruments", ())}
+
+
+def _manifest(ensemble: Any) -> Mapping[str, Any]:
+    """Of its bundle; empty for an ensemble without one."""
     bundle = getattr(ensemble, "bundle", None)
-    listed = bundle.manifest.get("instruments", ()) if bundle is not None else ()
-    return {fields["ticker"]: fields["kind"] for fields in listed}
+    return bundle.manifest if bundle is not None else {}
 
 
 @dataclass(slots=True)

@@ -10,13 +10,13 @@ from flows import backup as backups
 from flows import restore
 from flows.job import create_table_artifact, get_run_logger, job
 
-TODO = (
+REMEDY = (
     "there is no new snapshot; those before it are whole. A full disk: free space or name another folder. "
     "A key error: see keys/backup.key. Then run this deployment again."
 )
 
 
-@job("backup", todo=TODO, max_late_s=12 * 3600)
+@job("backup", todo=REMEDY, max_late_s=12 * 3600)
 def backup(workdir: str = ".", to: str = "", keep: int = 14, verify: bool = True) -> dict[str, Any]:
     """Snapshot registry, DVC remote, runner state and configuration, encrypted; then bring it back into a
     temporary folder and check everything.

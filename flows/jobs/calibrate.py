@@ -9,14 +9,14 @@ from flows import calibration_queue
 from flows.job import create_markdown_artifact, create_table_artifact, get_run_logger, job, reproduce
 from flows.jobs.artifacts import run_id
 
-TODO = (
+REMEDY = (
     "the requests stay in the queue and are taken up by the next run; nothing was acknowledged. Read the "
     "run's "
     "log for the stage that failed."
 )
 
 
-@job("calibrate", todo=TODO, max_late_s=1800)
+@job("calibrate", todo=REMEDY, max_late_s=1800)
 def calibrate(
     workdir: str = ".", max_requests: int = 100, promote_to_challenger: bool = True
 ) -> dict[str, Any]:

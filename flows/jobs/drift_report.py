@@ -17,13 +17,13 @@ from flows.job import (
 
 OUT = Path("artifacts/drift_report")
 REFERENCE = Path("artifacts/drift/reference.npz")
-TODO = (
+REMEDY = (
     "nothing is changed by a drift report. `no rows`: let the runner trade for ten minutes, build features, "
     "or ingest a recording that is newer than the one the reference was made of."
 )
 
 
-@job("drift-report", todo=TODO, max_late_s=1800)
+@job("drift-report", todo=REMEDY, max_late_s=1800)
 def drift_report(
     workdir: str = ".", features: str = "data/features", hours: float = 1.0, pictures: bool = True
 ) -> dict[str, Any]:

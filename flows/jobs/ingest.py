@@ -19,7 +19,7 @@ from flows.job import (
 from flows.line import LineError
 
 METRICS = Path("artifacts/metrics/ingest.json")
-TODO = (
+REMEDY = (
     "the log names the file or day and what is wrong with it. An implausible day: look at it with "
     "`scalper data plot`, leave it out, run again. Nothing was learned from it: the last good data stays."
 )
@@ -27,7 +27,7 @@ RETRY_PAUSES_S = (0.0, 20.0, 60.0)
 """Reading from a share that is just being mounted or written may fail once: this is the one retried step."""
 
 
-@job("ingest", todo=TODO, max_late_s=6 * 3600)
+@job("ingest", todo=REMEDY, max_late_s=6 * 3600)
 def ingest(workdir: str = ".", source: str = "", out: str = "") -> dict[str, Any]:
     """Bring the line's recording up to date with what `data.path` of params.yaml holds; or turn other files
     into a recording.

@@ -10,13 +10,13 @@ from flows.job import create_markdown_artifact, create_table_artifact, get_run_l
 from flows.jobs.artifacts import image
 
 OUT = Path("artifacts/performance")
-TODO = (
+REMEDY = (
     "trading is not affected: this only reads. The log names the database that could not be read; while the "
     "runner is starting that passes by itself."
 )
 
 
-@job("performance-report", todo=TODO, max_late_s=12 * 3600)
+@job("performance-report", todo=REMEDY, max_late_s=12 * 3600)
 def performance_report(workdir: str = ".", database: str = "", days: int = 7) -> dict[str, Any]:
     """Fills, round trips and shadow scores of the last days: one table, one page, one picture; the champion
     and the challenger compared on the market that both saw.

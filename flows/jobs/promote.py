@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from flows.job import create_markdown_artifact, create_table_artifact, get_run_logger, job
 
-TODO = (
+REMEDY = (
     "nothing moved. Read the run's log: an integrity error needs a new `dvc repro` and `scalper publish`; "
     "`another promotion won` needs a look at `scalper promotions` and then a new run."
 )
 
 
-@job("promote", todo=TODO)
+@job("promote", todo=REMEDY)
 def promote(
     workdir: str = ".",
     version: str = "",

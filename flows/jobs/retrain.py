@@ -18,7 +18,7 @@ from flows.jobs.artifacts import report_artifacts, run_id
 if TYPE_CHECKING:
     from flows import promotion, publishing
 
-TODO = (
+REMEDY = (
     "read the last lines of the run's log: they name the stage and the reason. Mend it, then run `scalper "
     "repro` "
     "in the folder or this deployment again; stages that were done are not run again and nothing was "
@@ -26,7 +26,7 @@ TODO = (
 )
 
 
-@job("retrain", todo=TODO, max_late_s=6 * 3600)
+@job("retrain", todo=REMEDY, max_late_s=6 * 3600)
 def retrain(
     workdir: str = ".",
     force: bool = False,

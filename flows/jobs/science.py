@@ -10,13 +10,13 @@ from flows.job import create_markdown_artifact, job, run_command
 
 OUT = Path("artifacts/science")
 MAX_CHARS = 60_000
-TODO = (
+REMEDY = (
     "the log's last line says what is missing: usually the recordings (set `data`, or SCALPER_DATA for the "
     "whole platform). Results of recordings that were done are kept."
 )
 
 
-@job("science", todo=TODO, max_late_s=24 * 3600)
+@job("science", todo=REMEDY, max_late_s=24 * 3600)
 def science(workdir: str = ".", data: str = "", only: str = "", quick: bool = True) -> dict[str, Any]:
     """Measure forecasting skill on real recordings against trivial rivals, apart from money.
 

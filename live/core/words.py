@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-KOPEK_NANO = 10_000_000
+KOPECK_NANO = 10_000_000
 
 
 def decimal(value: int, places: int) -> str:
@@ -14,6 +14,6 @@ def decimal(value: int, places: int) -> str:
 
 def roubles(nano: int) -> str:
     """To the kopek, with the sign of a gain or a loss: roubles(-2_000_500_000_000) is -2000.50 RUB."""
-    rounded = (abs(nano) + KOPEK_NANO // 2) // KOPEK_NANO
+    rounded = (abs(nano) + KOPECK_NANO // 2) // KOPECK_NANO
     sign = "-" if nano < 0 and rounded else "+"
     return f"{sign}{rounded // 100}.{rounded % 100:02} RUB"

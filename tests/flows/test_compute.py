@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -211,3 +212,10 @@ def test_a_search_that_was_killed_costs_the_trials_that_are_missing(player, tmp_
     Path(journal).write_text("no journal\n" + json.dumps({"op_code": 0}) + "\n")
     with pytest.raises(ConfigError, match=r"compute\.study .* cannot be read .*name another file"):
         TrialRecord.open(journal, b"question")
+
+
+def test_what_the_kernel_imports_is_in_the_hash_of_a_partition() -> None:
+    root = Path(compute_features.__file__).resolve().parents[1]
+    texts = "".join(path.read_text() for path in (root / "features").glob("*.py"))
+    used = {f"market/{name}.py" for name in re.findall(r"^from market\.(\w+)", texts, re.M)}
+    assert used - {"market/errors.py"} <= set(compute_features.CODE)  # an error is no number
