@@ -83,8 +83,8 @@ demo: setup  ## the whole line
 repro: setup
 	@$(BIN)/scalper repro
 
-test: setup  ## every test
-	@$(BIN)/python -m pytest -q $(PARALLEL)
+test: setup  ## every test; the few that fail are looked at once more, alone
+	@$(BIN)/python -m pytest -q --cache-clear $(PARALLEL) || { [ $$? -eq 1 ] && $(BIN)/python tools/second_look.py; }
 
 test-fast: setup
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
