@@ -48,8 +48,9 @@ help:  ## this text
 	@echo "  make test-fast            the tests without the slow ones"
 	@echo "  make lint                 ruff, mypy and the import contracts"
 	@echo "  make bench                measure the hot paths and print the figures"
-	@echo "  make science              the forecasting protocol on real recordings (SCALPER_DATA=<folder>, default ../shared/data)"
-	@echo "      QUICK=1               ... the RTS day only, without DeepLOB"
+	@echo "  make science              the forecasting protocol on real recordings (SCALPER_DATA=<folder>, default ../shared/data),"
+	@echo "                            then the honesty tests on simulated markets"
+	@echo "      QUICK=1               ... the RTS day only, without DeepLOB and honesty tests"
 	@echo "  make platform             the Prefect and MLflow servers on this machine, with the flows deployed (scalper down stops)"
 	@echo "  make setup                only the environment ($(VENV), pinned by $(LOCK))"
 	@echo "  make lock                 resolve the pins again, into requirements/"
@@ -100,6 +101,7 @@ bench: setup
 
 science: setup  ## forecasting skill on real recordings, with a verdict
 	@$(BIN)/scalper science $(if $(QUICK),--quick)
+	@$(if $(QUICK),:,$(BIN)/scalper science --honesty)
 
 platform: setup
 	@$(BIN)/scalper up

@@ -8,6 +8,7 @@ are what to compare between machines.
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import tempfile
@@ -23,7 +24,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from features.schema import F
 from models import bilinear, learner, lstm, quantise, svm, transformer
-from models.bundle import MEMBER_FILES
+from models.bundle import ENSEMBLE, MEMBER_FILES, SCALER, Bundle
+from models.inference import Ensemble
 from models.member_kinds import Member, build, import_lightgbm
 from models.scaling import Scaler
 
@@ -165,6 +167,31 @@ def told(title: str, ours: str, figures: dict[str, tuple[float, float]]) -> None
         print(f"{title:<12}{name:<28}{median:9.1f} us median {p99:9.1f} us p99{ratio}")
 
 
+def whole(folder: Path, X: NDArray[np.float32], Z: NDArray[np.float32]) -> dict[str, Step]:
+    """All four as the runner steps them, beside the four alone: what lies between is scaling and blending."""
+    for name in NETWORKS:
+        (folder / MEMBER_FILES[name]).write_bytes((folder / f"{name}.int8.tflite").read_bytes())
+    settings = {
+        "members": dict.fromkeys(MEMBER_FILES, 1 / len(MEMBER_FILES)), "temperature": 1.0,
+        "instruments": {"": {"move_bps_per_score": 1.0, "threshold_bps": 0.0}},
+        "exit_move_bps": 1.0, "stop_multiplier": 1.0,
+    }  # fmt: skip
+    (folder / ENSEMBLE).write_text(json.dumps(settings))
+    Scaler.fit(X).save(folder / SCALER)
+    files = {name: folder / name for name in (ENSEMBLE, SCALER, *MEMBER_FILES.values())}
+    ensemble = Ensemble(Bundle.draft(files, {}), [""])
+    alone = [
+        stepping(build(name, (folder / file).read_bytes(), F, backend="cpu", threads=1), X, Z)
+        for name, file in MEMBER_FILES.items()
+    ]
+    for t in range(64):
+        ensemble.step("", X[t])
+    return {
+        "Ensemble.step": lambda t: ensemble.step("", X[t]),
+        "its four members alone": lambda t: [step(t) for step in alone],
+    }
+
+
 def main() -> None:
     series = market()
     scaler = Scaler.fit(series.X)
@@ -198,6 +225,7 @@ def main() -> None:
                 rivals["torch eager"] = eager(name, dict(w), Z)
             told(name, "TFLite int8", measured(rivals))
         assert set(NETWORKS) | {"gbdt"} == set(MEMBER_FILES), "every member is measured"
+        told("ensemble", "Ensemble.step", measured(whole(folder, X, Z)))
 
 
 if __name__ == "__main__":

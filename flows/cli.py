@@ -16,6 +16,7 @@ from flows import (
     data_cli,
     features_cli,
     ingest_cli,
+    labels_cli,
     platform_cli,
     registry_cli,
     science_cli,
@@ -90,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dir", type=Path, default=Path("keys"))
 
     for module in (
-        registry_cli, simulate_cli, ingest_cli, data_cli, features_cli, science_cli, benchmark_cli,
-        train_cli, card_cli, compute_cli, platform_cli, backup_cli,
+        registry_cli, simulate_cli, ingest_cli, data_cli, features_cli, labels_cli, science_cli,
+        benchmark_cli, train_cli, card_cli, compute_cli, platform_cli, backup_cli,
     ):  # fmt: skip
         module.add(verb)
 

@@ -1,4 +1,5 @@
-"""``scalper features``: the catalogue; ``scalper leak-check``: whether rows and decisions know the future."""
+"""``scalper features``: the catalogue, leaders, micro-prices; ``scalper leak-check``: do rows and decisions
+know the future?"""
 
 from __future__ import annotations
 
@@ -42,6 +43,13 @@ def add(verb: VerbMaker) -> None:
                      "split.fit: what is chosen on later blocks has seen them)")  # fmt: skip
     sub.add_argument("--json", action="store_true", help="every pair as one JSON document")
     sub.set_defaults(run=_leaders)
+    sub = verbs.add_parser(
+        "micro-price", help="Stoikov's table fitted on each finished day, beside the one learnt as it goes"
+    )
+    sub.add_argument("recording", type=Path, metavar="RECORDING", nargs="?", default=RECORDING,
+                     help=f"a recording, or what scalper ingest takes (default {RECORDING})")  # fmt: skip
+    sub.add_argument("--ticker", help="only this instrument")
+    sub.set_defaults(run=_micro_price)
 
     sub = verb("leak-check", _leak_check, "compare rows and decisions with those on recordings cut short",
                "scalper leak-check --recording data/recording --bundle artifacts/bundle")  # fmt: skip
@@ -97,6 +105,15 @@ def _leaders(args: argparse.Namespace) -> int:
         print(f"params.yaml: features: {{leader: {{{said}}}}}")
     else:
         print("nobody leads beyond doubt: leave features.leader empty")
+    return 0
+
+
+def _micro_price(args: argparse.Namespace) -> int:
+    from features import stoikov
+    from flows.data_source import open_source
+
+    for day in open_source([args.recording]).days(args.ticker):
+        print("\n".join(stoikov.lines(day)))
     return 0
 
 

@@ -50,8 +50,8 @@ def html(found: Performance) -> str:
 <div class="wide">{_table(found)}</div>
 <h2>Champion and challenger</h2>
 <p class="note">Net result per minute of market time that both saw, challenger minus champion. An interval
-that
-holds 0 shows no difference; with fewer than thirty round trips none is given.</p>
+that holds 0 shows no difference; with fewer than thirty round trips none is given. What a shadow "beside" a
+session would have done was filled by the simulated broker, the champion's orders by the exchange.</p>
 <ul>{duels or "<li>No challenger ran on the same market time as the champion.</li>"}</ul>
 <h2>Net of fees</h2>
 {curve_svg(found.curves(), title=f"net of fees, RUB{found.mark}")}

@@ -19,9 +19,10 @@ from flows.stages.common import BACKTEST, BUNDLE
 from models.bundle import Bundle
 
 LOCK = Path("dvc.lock")
+PLOTS = Path("artifacts/plots")
 BESIDE = (BACKTEST / "report.html", LOCK, Path(PARAMS))
-"""Kept in the run of a version: the backtest, and what ``dvc pull`` needs to bring back everything that led
-to it (docs/decisions/0006-the-lock-is-kept-with-the-version.md)."""
+"""Kept in the run of a version, with the pictures of ``dvc plots show``: the backtest, and what ``dvc pull``
+needs to bring back everything that led to it (docs/decisions/0006-the-lock-is-kept-with-the-version.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def publish(workdir: Path, *, flow_run: str = "") -> Published:
     beside = [path for name in BESIDE if (path := workdir / name).is_file()]
     number = registry.publish(
         bundle.path, uri=uri, tags=lineage(workdir, bundle, flow_run), public_key_path=workdir / PUBLIC,
-        attachments=[*beside, *card_cli.for_registry(workdir)],
+        attachments=[*beside, *sorted((workdir / PLOTS).glob("*.svg")), *card_cli.for_registry(workdir)],
     )  # fmt: skip
     if uri.startswith("sqlite:"):
         # Registered once for each manifest, so perhaps under a key that has been replaced since.

@@ -99,7 +99,8 @@ def _restore(session: Session, engine: Engine, ledger: Ledger, shadow: ShadowDes
     session.restored = takeover.read_checkpoint(path, session.account_ref, session.audit_line)
     if session.restored.body is None:
         return
-    takeover.restore(engine, path, session.restored.body)
+    now_ns = session.clock.now_ns() if session.clock.anchored else None
+    takeover.restore(engine, path, session.restored.body, now_ns)
     session.clock.not_before(engine.now_ns)
     for ticker, position in engine.positions.items():
         ledger.restore_position(ticker, position.lots, position.cost_nano)

@@ -9,8 +9,9 @@ the same scores.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from live.backtest_assumptions import Assumptions
 from live.backtest_result import BacktestResult
@@ -30,6 +31,13 @@ from models.inference import Ensemble
 PROGRESS_EVENTS = 4096
 MAX_ON_THE_WAY = 1_000_000
 """Market events that the exchange has and we have not: far more than any feed delay lets through."""
+
+
+class Scorer(Protocol):
+    """``SignalPipeline``, or who remembers what it answered to these events."""
+
+    def on_trade(self, trade: ev.Trade) -> None: ...
+    def on_book(self, book: ev.Book) -> ev.Scores | ev.InferenceFailed | None: ...
 
 
 def run(
@@ -72,32 +80,43 @@ def run(
     if latency is None:
         latency = Latency(entry_ns=int(bundle.manifest["latency_ns"]) if bundle is not None else 0)
     writer = journal(tape) if journal is not None else None
-
-    def started(assumed: Assumptions, *, first: bool = False) -> BacktestRun:
-        return BacktestRun(
-            tape, engine_config, model, assumed, watermark=recording.info.watermark, from_ns=from_ns,
-            max_orders=max_orders, journal=writer if first else None,
-        )  # fmt: skip
-
     models = [Assumptions(name, queue, latency, slippage_ticks) for name in fill_models]
-    runs = [started(assumed, first=index == 0) for index, assumed in enumerate(models)]
-    varied = {name: started(assumed) for name, assumed in vary(models[0]).items()} if vary is not None else {}
-    pipeline = SignalPipeline(tape.tickers, ensemble, BACKTEST_KEY)
-    _play(tape, latency, pipeline, (*runs, *varied.values()), progress)
-    first, *others = [each.finish() for each in runs]
-    first.other_fill_models = {result.fill_model: result for result in others}
-    first.variants = {name: each.finish() for name, each in varied.items()}
+    varied = dict(vary(models[0])) if vary is not None else {}
+    results = play(
+        tape, SignalPipeline(tape.tickers, ensemble, BACKTEST_KEY), [*models, *varied.values()],
+        engine_config, model, latency, watermark=recording.info.watermark, from_ns=from_ns,
+        max_orders=max_orders, journal=writer, progress=progress,
+    )  # fmt: skip
     if writer is not None:
         writer.close()
+    return gathered(results, len(models), varied)
+
+
+def gathered(results: Sequence[BacktestResult], models: int, varied: Iterable[str]) -> BacktestResult:
+    """The first of ``results``, with those of the other fill models (``models`` in all), then ``varied``."""
+    first = results[0]
+    first.other_fill_models = {result.fill_model: result for result in results[1:models]}
+    first.variants = dict(zip(varied, results[models:], strict=True))
     return first
 
 
-def _play(
-    tape: Tape, latency: Latency, pipeline: SignalPipeline, runs: Sequence[BacktestRun],
-    progress: Callable[[int, int], None] | None,
-) -> None:  # fmt: skip
+def play(
+    tape: Tape, scorer: Scorer, assumed: Sequence[Assumptions], engine_config: EngineConfig,
+    model: ModelParams, feed: Latency, *, watermark: str, from_ns: int | None, max_orders: int | None = None,
+    journal: JournalWriter | None = None, progress: Callable[[int, int], None] | None = None,
+) -> list[BacktestResult]:  # fmt: skip
+    """One result for each set of assumptions, over the same scores; none depends on the others. The market is
+    heard of by ``feed``; ``journal`` receives the first.
+    """
+    runs = [
+        BacktestRun(
+            tape, engine_config, model, each, watermark=watermark, from_ns=from_ns, max_orders=max_orders,
+            journal=journal if number == 0 else None,
+        )
+        for number, each in enumerate(assumed)
+    ]  # fmt: skip
     total = len(tape.recv_ns)
-    for number, (at_exchange, seen) in enumerate(_timeline(tape, latency)):
+    for number, (at_exchange, seen) in enumerate(timeline(tape, feed)):
         if progress is not None and number % PROGRESS_EVENTS == 0:
             progress(min(number, total), total)
         if at_exchange is not None:
@@ -106,14 +125,15 @@ def _play(
         if seen is not None:
             answer = None
             if isinstance(seen, ev.Trade):
-                pipeline.on_trade(seen)
+                scorer.on_trade(seen)
             else:
-                answer = pipeline.on_book(seen)
+                answer = scorer.on_book(seen)
             for each in runs:
                 each.see(seen, answer)
+    return [each.finish() for each in runs]
 
 
-def _timeline(
+def timeline(
     tape: Tape, latency: Latency
 ) -> Iterator[tuple[ev.Book | ev.Trade | None, ev.Book | ev.Trade | None]]:
     """(what the exchange has now, what we hear of now), in the order of time; news first at equal times.

@@ -16,6 +16,10 @@ from market.recording import Recording
 from market.types import BOOK_CONSISTENT, Books, Instrument, Trades
 
 
+class NothingRecorded(ScalperError):
+    """The recording has neither a book nor a print in that time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tape:
     """The events of several instruments in one sequence: by receive time, then by instrument, then as
@@ -65,7 +69,9 @@ class Tape:
             columns.append((recv, np.full(len(kind), index, np.int32), kind, row))
         recv_ns, source, kind, row = (np.concatenate(c) for c in zip(*columns, strict=True))
         if not len(recv_ns):
-            raise ScalperError(f"the recording holds nothing of {', '.join(chosen)} between {low} and {high}")
+            raise NothingRecorded(
+                f"the recording holds nothing of {', '.join(chosen)} between {low} and {high}"
+            )
         order = np.lexsort((source, recv_ns))  # stable: events of one instrument keep their order
         return cls(
             chosen, {t: recording.info.instrument(t) for t in chosen}, tuple(books), tuple(trades),

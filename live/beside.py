@@ -1,4 +1,4 @@
-"""A shadow model beside the live one: it scores the same market, and its would-be orders are recorded.
+"""A shadow model beside the live one: it scores the same market, and what it would have done is recorded.
 
 It has its own pipeline, engine and simulated broker, and no way to send anything. It comes after the live
 decision on every event. Whatever goes wrong in it ends the shadow and is told; trading goes on.
@@ -31,8 +31,11 @@ MAX_LINES = 100_000
 
 _MARKET = (
     ev.Book, ev.Trade, ev.Timer, ev.TradingStatus, ev.Connection, ev.Quarantine, ev.VolatilityIndex,
+    ev.Resume,
 )  # fmt: skip
-"""What a shadow hears of. Halts, losses and resumes of the live book are not its own."""
+"""What a shadow hears of. Halts and losses of the live book are not its own."""
+VOLATILITY = "VOLATILITY"
+"""The one hold of the market that a person lifts: lifted for the live book, it is for the shadow."""
 
 
 class ShadowRun:
@@ -44,9 +47,9 @@ class ShadowRun:
 
     def __init__(
         self, name: str, engine: Engine, pipeline: SignalPipeline, broker: SimBroker, path: Path,
-        *, failed: Callable[[str], None], paused: Callable[[], bool] = lambda: False,
+        *, failed: Callable[[str], None], paused: Callable[[], bool] = lambda: False, version: str = "",
     ) -> None:  # fmt: skip
-        self.name = name
+        self.name, self.version = name, version
         self._engine, self._pipeline, self._broker, self._path = engine, pipeline, broker, path
         self._failed, self._paused = failed, paused
         self._file: IO[str] | None = None
@@ -56,7 +59,13 @@ class ShadowRun:
         self._reconciled = False
 
     def take(self, event: ev.Event) -> None:
-        if self.over or not isinstance(event, _MARKET) or self._paused():
+        if self.over or not isinstance(event, _MARKET):
+            return
+        if isinstance(event, ev.Resume):
+            if event.names and VOLATILITY not in event.names:
+                return
+            event = replace(event, names=(VOLATILITY,))
+        elif self._paused():
             return
         try:
             self._take(event)
@@ -100,6 +109,8 @@ class ShadowRun:
                     self._broker.send(command, event.now_ns)
                 case cmd.RequestReconcile():
                     reconcile = True
+                case cmd.RecordSignal():
+                    self._record("signal", command, event.now_ns)
                 case cmd.FillBooked():
                     self.fills += 1
                     self._record("fill", command, event.now_ns)
@@ -128,6 +139,7 @@ class ShadowRun:
         """For the status file and the summary."""
         return {
             "alias": self.name,
+            "version": self.version,
             "manifest_sha256": self._engine.model.manifest_sha256,
             "scores": self.scores,
             "signals": self._engine.signals,
@@ -174,4 +186,5 @@ def start(
         folder / f"shadow-{alias}.jsonl",
         failed=failed,
         paused=paused,
+        version=str(found.version),
     )

@@ -54,6 +54,7 @@ def engine_config(config: RunnerConfig, fee_ppm: Mapping[str, int] | None = None
             vwap_market_share_ppm=max(1, _whole(execution.vwap_market_share, 1_000_000)),
             limit_improvement_ticks=execution.limit_improvement_ticks,
             order_timeout_ns=execution.order_timeout_ms * MILLISECOND_NS,
+            timeout_action=execution.timeout_action,
             slippage_ticks=execution.slippage_ticks,
             exchange_stop=execution.exchange_stop,
         ),

@@ -140,6 +140,10 @@ class Execution:
     vwap_market_share: float = key(0.8, "share of a split order sent at market", above=0, high=1)
     limit_improvement_ticks: int = key(1, "price improvement of the limit part", low=0, high=1000)
     order_timeout_ms: int = key(1500, "cancel a resting order after so long", low=50, high=600_000)
+    timeout_action: str = key(
+        "cancel", "then: cancel = leave it at that, market = take the rest at market",
+        one_of=("cancel", "market"),
+    )  # fmt: skip
     slippage_ticks: int = key(
         0, "expected slippage of a round trip that an edge must also clear", low=0, high=1000
     )

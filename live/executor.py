@@ -1,7 +1,12 @@
-"""Carries out the engine's commands: orders to the broker (intent first), the rest to disk and people."""
+"""Carries out the engine's commands: orders to the broker (intent first), the rest to disk and people.
+
+What goes to the broker comes first (``send``). Records and audit lines follow (``record``) when the request
+is on its way.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
@@ -34,6 +39,8 @@ from live.storage import Record, Storage, StorageError
 from market.types import Instrument
 
 MAX_EXCHANGE_IDS = 20_000
+_CALLS = (PlaceOrder, CancelOrder, QueryOrder)
+"""What goes to the broker."""
 
 
 class OrderDesk(Protocol):
@@ -49,8 +56,8 @@ class OrderDesk(Protocol):
 
 
 class Executor:
-    """``carry_out`` never blocks: calls to the broker are supervised tasks, started in the order of the
-    commands.
+    """``send`` holds still for an intention as long as a healthy disk takes, and for nothing else: calls to
+    the broker are supervised tasks, started in the order of the commands.
     """
 
     def __init__(
@@ -79,15 +86,27 @@ class Executor:
         self._exchange_ids: OrderedDict[str, str] = OrderedDict()
         self.orders_changed = False
         """Set when a command concerns orders or positions; the checkpoint task clears it."""
+        self.started = False
+        """Set when calls to the broker were started; who owns the event loop gives them a turn, clears it."""
+        self._records: list[Record] = []
 
-    def carry_out(self, commands: list[Command], arrived_ns: int) -> None:
-        """``arrived_ns``: monotonic time at which the event that caused the commands arrived."""
+    def send(self, commands: list[Command], arrived_ns: int) -> None:
+        """Starts what is for the broker. ``arrived_ns``: monotonic time at which the event that caused the
+        commands arrived.
+        """
+        calls = [command for command in commands if isinstance(command, _CALLS)]
+        if calls:
+            self._call_broker(calls, arrived_ns)
+
+    def record(self, commands: list[Command]) -> None:
+        """Counts all of the commands, and carries out those that are for disk and people."""
         for command in commands:
             self._ledger.on_command(command)
-            if isinstance(command, PlaceOrder):
-                self._place(command, arrived_ns)
-            else:
+            if not isinstance(command, _CALLS):
                 self._HANDLERS[type(command)](self, command)
+        if self._records:
+            self._storage.put(*self._records)
+            self._records.clear()
 
     def remember(self, client_order_id: str, exchange_order_id: str) -> None:
         """Keeps the broker's id of an order (bounded, oldest forgotten)."""
@@ -115,31 +134,47 @@ class Executor:
 
     # ---- orders ----
 
-    def _place(self, order: PlaceOrder, arrived_ns: int) -> None:
-        self.orders_changed = True
-        saved = self._storage.intent(
-            {
-                "client_order_id": order.client_order_id,
-                "session_id": self._session_id,
-                "trace_id": order.trace_id,
-                "ticker": order.ticker,
-                "side": order.side,
-                "lots": order.lots,
-                "order_type": order.order_type,
-                "price_ticks": order.price_ticks,
-                "tif": order.tif,
-                "reduce_only": int(order.reduce_only),
-                "reason": order.reason,
-                "created_ns": self._clock.now_ns(),
-                "updated_ns": self._clock.now_ns(),
-            }
-        )
-        self._sending[order.client_order_id] = self._spawn(
-            self._send(order, saved, arrived_ns), f"send-{order.client_order_id[:8]}"
-        )
+    def _call_broker(self, calls: list[PlaceOrder | CancelOrder | QueryOrder], arrived_ns: int) -> None:
+        self.started, queued_ns = True, time.monotonic_ns()
+        orders = [command for command in calls if isinstance(command, PlaceOrder)]
+        intents = [self._storage.queue_intent(self._intent(order)) for order in orders]
+        waiting = iter(intents)
+        # The calls are made ready while the writer's thread wakes up.
+        for command in calls:
+            key = command.client_order_id
+            if isinstance(command, PlaceOrder):
+                self.orders_changed = True
+                self._sending[key] = self._spawn(
+                    self._send(command, next(waiting).future, queued_ns, arrived_ns), f"send-{key[:8]}"
+                )
+            elif isinstance(command, CancelOrder):
+                self._spawn(self._send_cancel(command), f"cancel-{key[:8]}")
+            else:
+                self._spawn(self._send_query(key), f"query-{key[:8]}")
+        if intents:
+            self._storage.hold_still(intents)
 
-    async def _send(self, order: PlaceOrder, saved: Any, arrived_ns: int) -> None:
-        queued_ns = time.monotonic_ns()
+    def _intent(self, order: PlaceOrder) -> dict[str, Any]:
+        now_ns = self._clock.now_ns()
+        return {
+            "client_order_id": order.client_order_id,
+            "session_id": self._session_id,
+            "trace_id": order.trace_id,
+            "ticker": order.ticker,
+            "side": order.side,
+            "lots": order.lots,
+            "order_type": order.order_type,
+            "price_ticks": order.price_ticks,
+            "tif": order.tif,
+            "reduce_only": int(order.reduce_only),
+            "reason": order.reason,
+            "created_ns": now_ns,
+            "updated_ns": now_ns,
+        }
+
+    async def _send(
+        self, order: PlaceOrder, saved: asyncio.Future[None], queued_ns: int, arrived_ns: int
+    ) -> None:
         try:
             await saved
         except StorageError as error:
@@ -147,7 +182,11 @@ class Executor:
                 self._clock.now_ns(),
                 "ORDER",
                 "INTENT_NOT_WRITTEN",
-                {"client_order_id": order.client_order_id, "reason": str(error)},
+                {
+                    "client_order_id": order.client_order_id,
+                    "trace_id": order.trace_id,
+                    "reason": str(error),
+                },
                 sync=True,
             )
             self._sending.pop(order.client_order_id, None)
@@ -161,18 +200,12 @@ class Executor:
         self._sending.pop(order.client_order_id, None)
         self.report(report)
 
-    def _cancel(self, command: CancelOrder) -> None:
-        self._spawn(self._send_cancel(command), f"cancel-{command.client_order_id[:8]}")
-
     async def _send_cancel(self, command: CancelOrder) -> None:
         sending = self._sending.get(command.client_order_id)
         if sending is not None:
             await sending  # an order cannot be cancelled before it was sent
         exchange_order_id = self._exchange_ids.get(command.client_order_id, "")
         self.report(await self._desk.cancel(command.client_order_id, exchange_order_id))
-
-    def _query(self, command: QueryOrder) -> None:
-        self._spawn(self._send_query(command.client_order_id), f"query-{command.client_order_id[:8]}")
 
     async def _send_query(self, client_order_id: str) -> None:
         self.report(await self._desk.query(client_order_id, self._exchange_ids.get(client_order_id, "")))
@@ -183,7 +216,7 @@ class Executor:
     # ---- records ----
 
     def _signal(self, s: RecordSignal) -> None:
-        self._storage.put(
+        self._records.append(
             Record(
                 "signals",
                 {
@@ -217,11 +250,11 @@ class Executor:
         }
         if order.exchange_order_id:
             fields["exchange_order_id"] = order.exchange_order_id
-        self._storage.put(Record("orders", fields))
+        self._records.append(Record("orders", fields))
 
     def _fill(self, fill: FillBooked) -> None:
         self.orders_changed = True
-        self._storage.put(
+        self._records.append(
             Record(
                 "fills",
                 {
@@ -240,7 +273,7 @@ class Executor:
         )
 
     def _position(self, position: PositionChanged) -> None:
-        self._storage.put(
+        self._records.append(
             Record(
                 "positions",
                 {
@@ -257,7 +290,7 @@ class Executor:
         )
 
     def _trip(self, trip: TripClosed) -> None:
-        self._storage.put(
+        self._records.append(
             Record(
                 "trips",
                 {
@@ -278,7 +311,7 @@ class Executor:
 
     def _hold(self, change: HoldChanged) -> None:
         hold = change.hold
-        self._storage.put(
+        self._records.append(
             Record(
                 "holds",
                 {
@@ -303,8 +336,6 @@ class Executor:
         """Counted by the ledger; the signal's row already says why."""
 
     _HANDLERS: Mapping[type, Callable[..., None]] = {
-        CancelOrder: _cancel,
-        QueryOrder: _query,
         RequestReconcile: _reconcile,
         RecordSignal: _signal,
         OrderChanged: _order_changed,

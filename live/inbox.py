@@ -1,8 +1,9 @@
 """The one queue in front of the engine: everything in the order of its arrival, bounded, books conflated.
 
 All producers run in the event loop's thread and stamp ``now_ns`` when they post, so arrival order is time
-order. Under pressure an older book of an instrument is skipped when a newer one already waits (a snapshot
-replaces a snapshot). Only market data may be dropped, and never silently; orders' news never is.
+order. Under pressure a new book takes the place of the waiting ones of its instrument (a snapshot replaces a
+snapshot): the engine is with the market again, and the memory is free at once. Only market data may be
+dropped, and never silently; orders' news never is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from dataclasses import dataclass
 
 from live.core.events import Book, Event, Timer, Trade
 
@@ -19,50 +21,79 @@ CONFLATE_ABOVE = 32
 _PASSING = frozenset({Book, Trade, Timer})
 
 
+@dataclass(slots=True)
+class _Waiting:
+    arrived_ns: int
+    event: Event | None
+    """None: a book that a newer one has superseded."""
+
+
 class Inbox:
     """``post`` from anywhere in the loop, ``get`` from the engine's task only."""
 
     def __init__(self, max_length: int) -> None:
-        self._items: deque[tuple[int, Event]] = deque()
-        self._waiting_books: dict[str, int] = {}
+        self._items: deque[_Waiting] = deque()
+        self._books: dict[str, deque[_Waiting]] = {}
+        """The waiting books of each instrument."""
+        self._length = 0
         self.news = 0
         """Waiting events that are not the market and not the clock: what the broker and people said."""
         self._arrived = asyncio.Event()
         self._max_length = max_length
+        self.posted = 0
         self.conflated = 0
         self.dropped = 0
         self.longest = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._length
 
     def post(self, event: Event) -> bool:
         """Queues the event. False: a market event was dropped because the queue is full."""
         kind = type(event)
-        if len(self._items) >= self._max_length and kind in (Book, Trade):
+        waiting = _Waiting(time.monotonic_ns(), event)
+        if isinstance(event, Book):
+            books = self._books.setdefault(event.ticker, deque())
+            if books and self._length > CONFLATE_ABOVE:
+                self._supersede(books)
+            elif self._length >= self._max_length:
+                self.dropped += 1
+                return False
+            books.append(waiting)
+        elif kind is Trade and self._length >= self._max_length:
             self.dropped += 1
             return False
-        if isinstance(event, Book):
-            self._waiting_books[event.ticker] = self._waiting_books.get(event.ticker, 0) + 1
-        if kind not in _PASSING:
+        elif kind not in _PASSING:
             self.news += 1
-        self._items.append((time.monotonic_ns(), event))
-        self.longest = max(self.longest, len(self._items))
+        self._items.append(waiting)
+        self._length += 1
+        self.posted += 1
+        self.longest = max(self.longest, self._length)
         self._arrived.set()
         return True
+
+    def _supersede(self, books: deque[_Waiting]) -> None:
+        for book in books:
+            book.event = None
+        self._length -= len(books)
+        self.conflated += len(books)
+        books.clear()
+        while self._items and self._items[0].event is None:
+            self._items.popleft()
 
     async def get(self) -> tuple[int, Event]:
         """(monotonic ns of arrival, event), oldest first."""
         while True:
             while self._items:
-                arrived_ns, event = self._items.popleft()
+                waiting = self._items.popleft()
+                event = waiting.event
+                if event is None:
+                    continue
+                self._length -= 1
                 if isinstance(event, Book):
-                    waiting = self._waiting_books[event.ticker] = self._waiting_books[event.ticker] - 1
-                    if waiting and len(self._items) > CONFLATE_ABOVE:
-                        self.conflated += 1
-                        continue
+                    self._books[event.ticker].popleft()
                 elif type(event) not in _PASSING:
                     self.news -= 1
-                return arrived_ns, event
+                return waiting.arrived_ns, event
             self._arrived.clear()
             await self._arrived.wait()

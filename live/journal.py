@@ -23,7 +23,7 @@ from live.core import commands as cmd
 from live.core import events as ev
 from live.core.config import EngineConfig, ModelParams
 from market.errors import ScalperError
-from market.types import SECOND_NS, Instrument
+from market.types import DEPTH, SECOND_NS, Instrument
 
 JOURNAL_FORMAT = 1
 EVENTS_FILE = "events.jsonl"
@@ -161,6 +161,36 @@ _DECODERS: dict[str, tuple[type, list[Callable[[Any], Any]]]] = {
 }
 
 
+class _BookLines:
+    """``encode`` for the books of one instrument: from one to the next a few sizes change, seldom a price."""
+
+    __slots__ = ("_ask_px", "_ask_text", "_bid_px", "_bid_text", "_ticker")
+
+    def __init__(self, ticker: str) -> None:
+        self._ticker = _encode(ticker)
+        self._bid_px: tuple[int, ...] = ()
+        self._ask_px: tuple[int, ...] = ()
+        self._bid_text = self._ask_text = "[]"
+
+    def line(self, book: ev.Book) -> str:
+        if book.bid_px != self._bid_px:
+            self._bid_px, self._bid_text = book.bid_px, _whole_numbers(book.bid_px)
+        if book.ask_px != self._ask_px:
+            self._ask_px, self._ask_text = book.ask_px, _whole_numbers(book.ask_px)
+        return (
+            f'["Book",{book.now_ns},{self._ticker},{book.exch_ns},'
+            f"{self._bid_text},{_whole_numbers(book.bid_qty)},"
+            f"{self._ask_text},{_whole_numbers(book.ask_qty)},{'true' if book.consistent else 'false'}]"
+        )
+
+
+_LISTS = tuple("[" + ",".join(["%d"] * n) + "]" for n in range(DEPTH + 1))
+
+
+def _whole_numbers(values: tuple[int, ...]) -> str:
+    return _LISTS[len(values)] % values if len(values) <= DEPTH else _encode(values)
+
+
 # ---- writing
 
 
@@ -185,6 +215,7 @@ class JournalWriter:
         self._max_bytes = max_bytes
         self._waiting: list[ev.Event | OrderCommand] = []
         """Records that are not lines yet: a decision does not wait for their making."""
+        self._books: dict[str, _BookLines] = {}
         self._buffer: list[str] = []
         self._bytes = 0
         self._flushed_ns = monotonic_ns()
@@ -212,9 +243,15 @@ class JournalWriter:
         """Make lines of what waits: when a decision has been made and its orders are on their way."""
         waiting, self._waiting = self._waiting, []
         for record in waiting:
-            self._add(encode(record))
+            self._add(self._book_line(record) if isinstance(record, ev.Book) else encode(record))
         if len(self._buffer) >= FLUSH_LINES or self._monotonic_ns() - self._flushed_ns >= FLUSH_NS:
             self._flush_lines()
+
+    def _book_line(self, book: ev.Book) -> str:
+        lines = self._books.get(book.ticker)
+        if lines is None:
+            lines = self._books[book.ticker] = _BookLines(book.ticker)
+        return lines.line(book)
 
     def _add(self, line: str) -> None:
         if self.not_written:

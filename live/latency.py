@@ -20,10 +20,11 @@ class Histogram:
 
     def add(self, micros: int) -> None:
         bucket = int(math.log2(micros) * _PER_DOUBLING) if micros > 1 else 0
-        self._counts[min(bucket, _BUCKETS - 1)] += 1
+        self._counts[bucket if bucket < _BUCKETS else -1] += 1
         self.n += 1
         self.sum_us += micros
-        self.worst_us = max(self.worst_us, micros)
+        if micros > self.worst_us:
+            self.worst_us = micros
 
     def below(self) -> list[tuple[int, int]]:
         """(microseconds, how many took less), for every doubling up to the worst; a snapshot."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from live import interpreter
 from live.beside import ShadowRun
 from live.core.commands import Command
 from live.core.engine import Engine
@@ -17,11 +18,9 @@ from live.core.events import (
     Book,
     Connection,
     Event,
-    InferenceFailed,
     ModelSwapped,
     PipelineMode,
     PipelineReset,
-    Scores,
     StageLatency,
     Trade,
     TradingStatus,
@@ -36,8 +35,10 @@ from live.ledger import Ledger
 from live.pipeline import ScoreModel, SignalPipeline
 from live.shadow import ShadowDesk
 
-EVENTS_PER_TURN = 64
-"""Events handled before the event loop gives the sockets a turn."""
+TURNS_TO_WIRE = 2
+"""Turns of the event loop from a started call of the broker until gRPC has the request."""
+QUIET_TURNS = 4
+"""Turns in which nothing arrives, after which the sockets hold nothing more: a message needs three."""
 
 
 @dataclass(slots=True)
@@ -62,6 +63,8 @@ class EngineLoop:
     """Who else wants to know every decision: the recording, the reasons of the last signals."""
     not_tradable: set[str] = field(default_factory=set)
     last_book_mono_ns: int = 0
+    decided_mono_ns: int = 0
+    """When the engine had decided on the last book; its orders leave after that."""
     next_model: ScoreModel | None = None
     """The verified ensemble that the next ``ModelSwapped`` event puts to work."""
     signals_before: int = 0
@@ -69,28 +72,70 @@ class EngineLoop:
     """Counters that the checkpoint brought along; they belong to earlier sessions."""
     busy_ns: int = 0
     """Time spent handling events, since the start: the load that adaptive flushing looks at."""
+    _unrecorded: list[Command] = field(default_factory=list)
+    """What the event in hand led to, started where it is for the broker, and told to nobody yet."""
     _slow: set[str] = field(default_factory=set)
+    _timed: list[tuple[str, int]] = field(default_factory=list)
+    """Stages of the last book and the microseconds that they took, not counted yet."""
 
     def __post_init__(self) -> None:
         self.signals_before, self.refusals_before = self.engine.signals, dict(self.engine.refusals)
 
     async def run(self) -> None:
-        handled = 0
-        while True:
-            arrived_ns, event = await self.inbox.get()
-            started_ns = time.monotonic_ns()
-            self.handle(event, arrived_ns)
-            self.busy_ns += time.monotonic_ns() - started_ns
-            handled += 1
-            if handled % EVENTS_PER_TURN == 0:
-                await asyncio.sleep(0)
+        """For ever. Reading comes before deciding: what nobody has read cannot give way to what is newer."""
+        with interpreter.trading() as tidy:
+            while True:
+                arrived_ns, event = await self.inbox.get()
+                started_ns = time.monotonic_ns()
+                try:
+                    self.decide(event, arrived_ns)
+                    if self.executor.started:
+                        self.executor.started = False
+                        for _ in range(TURNS_TO_WIRE):
+                            await asyncio.sleep(0)
+                finally:
+                    self.write_up(event)
+                spent_ns = time.monotonic_ns() - started_ns
+                self.busy_ns += spent_ns
+                await self._read_on(spent_ns)
+                tidy(not len(self.inbox))
 
-    def handle(self, event: Event, arrived_ns: int) -> None:
-        """Takes one event. ``arrived_ns``: monotonic time of its arrival."""
+    async def _read_on(self, spent_ns: int) -> None:
+        """Gives the sockets turns until nothing more arrives, and no longer than the event took: a flood of
+        trades, which cannot be skipped, must not keep the engine from them.
+        """
+        quiet, posted, until_ns = 0, self.inbox.posted, time.monotonic_ns() + spent_ns
+        while quiet < QUIET_TURNS:
+            await asyncio.sleep(0)
+            if time.monotonic_ns() > until_ns:
+                return
+            quiet = quiet + 1 if self.inbox.posted == posted else 0
+            posted = self.inbox.posted
+
+    def decide(self, event: Event, arrived_ns: int) -> None:
+        """Takes one event and starts what is to be done about it. ``arrived_ns``: monotonic time of its
+        arrival.
+        """
         if isinstance(event, Book):
             self._book(event, arrived_ns)
         else:
             self._other(event, arrived_ns)
+
+    def write_up(self, event: Event) -> None:
+        """What can wait until the orders are on their way: records, counters, the shadow model, the journal's
+        lines.
+        """
+        if self._unrecorded:
+            commands, self._unrecorded = self._unrecorded, []
+            self.executor.record(commands)
+            for watcher in self.watchers:
+                watcher(commands)
+        if isinstance(event, Book):
+            self.ledger.on_book(event)
+            self.data.on_book(event)
+            for stage, micros in self._timed:
+                self.latencies.add(stage, micros)
+            self._timed.clear()
         if self.beside is not None:
             self.beside.take(event)
         self.journal.write()
@@ -128,10 +173,9 @@ class EngineLoop:
             self.next_model = None
 
     def _book(self, book: Book, arrived_ns: int) -> None:
-        self.latencies.add_ns("queue", time.monotonic_ns() - arrived_ns)
+        clock, timed = time.monotonic_ns, self._timed
+        timed.append(("queue", (clock() - arrived_ns) // 1000))
         self.last_book_mono_ns = arrived_ns
-        self.ledger.on_book(book)
-        self.data.on_book(book)
         if self.shadow is not None:
             self.shadow.on_book(book)
         self._feed(book, arrived_ns)
@@ -143,18 +187,18 @@ class EngineLoop:
         for stage, micros in self.pipeline.micros.items():
             if micros:
                 self._stage(stage, micros, book.now_ns, arrived_ns)
-        if isinstance(answer, Scores | InferenceFailed):
-            started_ns = time.monotonic_ns()
+        self.decided_mono_ns = started_ns = clock()
+        if answer is not None:
             commands = self._decide(answer)
-            risk_us = (time.monotonic_ns() - started_ns) // 1000
+            self.decided_mono_ns = clock()
             # First what was decided: in the journal commands follow the event that they answer.
             self._carry_out(commands, arrived_ns)
-            self._stage("risk", risk_us, book.now_ns, arrived_ns)
-        self.latencies.add_ns("recv_to_decision", time.monotonic_ns() - arrived_ns)
+            self._stage("risk", (self.decided_mono_ns - started_ns) // 1000, book.now_ns, arrived_ns)
+        timed.append(("recv_to_decision", (self.decided_mono_ns - arrived_ns) // 1000))
 
     def _stage(self, stage: str, micros: int, now_ns: int, arrived_ns: int) -> None:
-        """Counts a stage's time. The engine hears of every violation and of its end, not of every book."""
-        self.latencies.add(stage, micros)
+        """Notes a stage's time. The engine hears of every violation and of its end, not of every book."""
+        self._timed.append((stage, micros))
         limit = self.engine.config.latency.thresholds_us.get(stage)
         if limit is not None and (micros > limit or stage in self._slow):
             (self._slow.add if micros > limit else self._slow.discard)(stage)
@@ -170,9 +214,8 @@ class EngineLoop:
     def _carry_out(self, commands: list[Command], arrived_ns: int) -> None:
         if commands:
             self.journal.commands(commands)
-            for watcher in self.watchers:
-                watcher(commands)
-            self.executor.carry_out(commands, arrived_ns)
+            self.executor.send(commands, arrived_ns)
+            self._unrecorded += commands
 
     @property
     def signals(self) -> int:

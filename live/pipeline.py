@@ -8,6 +8,7 @@ nothing else.
 from __future__ import annotations
 
 import base64
+import struct
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from market.types import BOOK_CONSISTENT, DEPTH
 Row = NDArray[np.float32]
 MICRO_NS = 1_000
 ERROR_CHARS = 300
+_FULL_BOOK = struct.Struct(f"={4 * DEPTH}i")
 WARM_ROWS = 128
 """Rows kept per instrument for the warm-up of a new model: more than any window of the models."""
 
@@ -100,15 +102,30 @@ class _Lane:
 
     stream: FeatureStream
     row: Row = field(default_factory=lambda: np.full(len(NAMES), np.nan, np.float32))
-    bid_px: NDArray[np.int32] = field(default_factory=lambda: np.zeros(DEPTH, np.int32))
-    bid_qty: NDArray[np.int32] = field(default_factory=lambda: np.zeros(DEPTH, np.int32))
-    ask_px: NDArray[np.int32] = field(default_factory=lambda: np.zeros(DEPTH, np.int32))
-    ask_qty: NDArray[np.int32] = field(default_factory=lambda: np.zeros(DEPTH, np.int32))
+    levels: NDArray[np.int32] = field(default_factory=lambda: np.zeros((4, DEPTH), np.int32))
+    """Bid prices, bid sizes, ask prices, ask sizes of the last book, best first; absent ones are 0."""
+    sides: tuple[NDArray[np.int32], ...] = ()
+    """The rows of ``levels``."""
     books: int = 0
     last_scored_ns: int = -(1 << 62)
     answer: ScoreLike | None = None
     fed: deque[Row] = field(default_factory=lambda: deque(maxlen=WARM_ROWS))
     """The rows that the models saw last: a new model warms up on them."""
+
+    def __post_init__(self) -> None:
+        self.sides = tuple(self.levels)
+
+    def take(self, book: Book) -> None:
+        """Fills ``levels``."""
+        sides = (book.bid_px, book.bid_qty, book.ask_px, book.ask_qty)
+        if all(len(side) == DEPTH for side in sides):
+            # Four times as fast as numpy's own conversion, and most books are full.
+            _FULL_BOOK.pack_into(self.levels.data, 0, *sides[0], *sides[1], *sides[2], *sides[3])
+            return
+        for row, values in zip(self.sides, sides, strict=True):
+            n = min(len(values), DEPTH)
+            row[:n] = values[:n]
+            row[n:] = 0
 
 
 class SignalPipeline:
@@ -203,19 +220,10 @@ class SignalPipeline:
                 lane.stream.on_leader(book.now_ns, mid2)
 
     def _features(self, lane: _Lane, book: Book) -> int:
-        for target, values in (
-            (lane.bid_px, book.bid_px),
-            (lane.bid_qty, book.bid_qty),
-            (lane.ask_px, book.ask_px),
-            (lane.ask_qty, book.ask_qty),
-        ):
-            n = min(len(values), DEPTH)
-            target[:n] = values[:n]
-            target[n:] = 0
+        lane.take(book)
         flags = BOOK_CONSISTENT if book.consistent else 0
-        return lane.stream.on_book(
-            book.now_ns, lane.bid_px, lane.bid_qty, lane.ask_px, lane.ask_qty, flags, lane.row
-        )
+        bid_px, bid_qty, ask_px, ask_qty = lane.sides
+        return lane.stream.on_book(book.now_ns, bid_px, bid_qty, ask_px, ask_qty, flags, lane.row)
 
     def _score(self, book: Book, lane: _Lane) -> Scores | InferenceFailed | None:
         trace_id = f"{self._prefix}-{book.ticker}-{lane.books}"
@@ -233,13 +241,13 @@ class SignalPipeline:
         lane.answer = answer
         if answer is None:
             return None
-        p = [float(x) for x in answer.p]
-        if not all(0.0 <= x <= 1.0 for x in p):
+        down, flat, up = p = answer.p.tolist()
+        if not (0.0 <= down <= 1.0 and 0.0 <= flat <= 1.0 and 0.0 <= up <= 1.0):
             self.failed += 1
             return InferenceFailed(book.now_ns, book.ticker, trace_id, f"probabilities {p} are not in [0, 1]")
         self.scored += 1
-        down, flat, up = (round(x * 1_000_000) for x in p)
-        return Scores(book.now_ns, book.ticker, trace_id, (down, flat, up), answer.expected_move_millibps)
+        p_e6 = (round(down * 1_000_000), round(flat * 1_000_000), round(up * 1_000_000))
+        return Scores(book.now_ns, book.ticker, trace_id, p_e6, answer.expected_move_millibps)
 
     def last(self, ticker: str) -> tuple[ScoreLike | None, Row]:
         """The last answer of the ensemble and the feature row behind it (valid until the next book)."""

@@ -8,46 +8,30 @@ trust root: what arrives is copied into ``<dest>/<manifest_sha256>/`` and then v
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
 import re
 import shutil
-import sqlite3
 import tempfile
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from live.registry_database import beside_database, resolve_sqlite, sqlite_path
+from live.registry_facts import Resolved, folder_of
+from live.registry_server import MAX_REPLY_BYTES, get, get_json, resolve_http
 from market.errors import RegistryError
 
-TIMEOUT_S = 10.0
 MAX_FILES = 32
 MAX_FILE_BYTES = 64 << 20
 MAX_BUNDLE_BYTES = 128 << 20
-MAX_REPLY_BYTES = 4 * 1024 * 1024
 CHUNK = 1 << 16
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHA = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What an alias points at. ``manifest_sha256`` is the registry's claim, ``run`` the id of the MLflow run
-    that made it; both empty where the registry says nothing.
-    """
-
-    version: str
-    location: str
-    manifest_sha256: str
-    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +66,11 @@ def resolve(uri: str, model: str, alias: str) -> Resolved:
     if scheme == "file" and version:
         raise RegistryError(f"{uri} is a bundle folder and has no version {version}; drop @{version}")
     if scheme == "sqlite":
-        return _resolve_sqlite(_sqlite_path(uri), model, role, version)
+        return resolve_sqlite(sqlite_path(uri), model, role, version)
     if scheme in ("http", "https"):
-        return _resolve_http(uri, model, role, version)
+        return resolve_http(uri, model, role, version)
     if scheme == "file":
-        folder = _folder(uri)
+        folder = folder_of(uri)
         manifest = folder / MANIFEST
         if not manifest.is_file():
             raise RegistryError(
@@ -148,9 +132,9 @@ def _source(uri: str, model: str, found: Resolved) -> _Source:
     location = found.location
     scheme = location.partition(":")[0]
     if uri.startswith("sqlite:"):
-        return _local(_beside_database(_sqlite_path(uri), location), location)
+        return _local(beside_database(sqlite_path(uri), location), location)
     if scheme == "file":
-        folder = _folder(location)
+        folder = folder_of(location)
         if uri.startswith("file:") or folder.is_dir():
             return _local(folder, location)
         return _remote(uri, lambda name: (
@@ -192,17 +176,17 @@ def _remote(uri: str, url_of: Callable[[str], str], listing: str | None) -> _Sou
 
     def names() -> list[str]:
         if listing is not None:
-            files = _get_json(base + listing, uri).get("files", [])
+            files = get_json(base + listing, uri).get("files", [])
             if any(entry.get("is_dir") for entry in files):
                 raise RegistryError(
                     f"{uri}: the model version holds folders; a bundle is a flat folder of files"
                 )
             return [str(entry["path"]) for entry in files]
-        with _get(base + url_of(MANIFEST), uri) as reply:
+        with get(base + url_of(MANIFEST), uri) as reply:
             manifest = json.loads(reply.read(MAX_REPLY_BYTES))
         return sorted({MANIFEST, SIGNATURE, *manifest.get("files", {})})
 
-    return _Source(names, lambda name: _get(base + url_of(name), uri))
+    return _Source(names, lambda name: get(base + url_of(name), uri))
 
 
 def _copy(source: _Source, target: Path) -> None:
@@ -238,229 +222,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _folder(uri: str) -> Path:
-    """The folder of a file: address (file:relative/path is taken as relative)."""
-    parts = urllib.parse.urlsplit(uri)
-    if parts.netloc not in ("", "localhost"):
-        # file://relative/folder: what people write, although RFC 8089 calls "relative" a host
-        return Path(urllib.request.url2pathname(parts.netloc + parts.path))
-    return Path(urllib.request.url2pathname(parts.path))
-
-
-# ---- MLflow database ----
-
-
-def _sqlite_path(uri: str) -> Path:
-    if not uri.startswith("sqlite:///"):
-        raise RegistryError(
-            f"model.registry is {uri!r}; a database is written sqlite:///relative or sqlite:////absolute"
-        )
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
-
-
-@contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.is_file():
-        raise RegistryError(
-            f"no registry database {path}; publish a bundle first (`scalper publish`) or set model.registry"
-        )
-    quoted = urllib.parse.quote(str(path.absolute()))
-    connection = sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=TIMEOUT_S)
-    try:
-        yield connection
-    except sqlite3.Error as error:
-        raise RegistryError(f"cannot read the registry database {path}: {error}") from None
-    finally:
-        connection.close()
-
-
-_VERSION_SQL = """
-SELECT v.version, v.status, COALESCE(NULLIF(v.storage_location, ''), v.source), v.current_stage, {run},
-       (SELECT t.value FROM model_version_tags t WHERE {tags} AND t.name=v.name AND t.version=v.version
-        AND t.key='manifest.sha256')
-FROM model_versions v WHERE {workspace} AND v.name=? AND v.version=?
-"""
-_ALIAS_SQL = """
-SELECT a.version, v.status, COALESCE(NULLIF(v.storage_location, ''), v.source), v.current_stage, {run},
-       (SELECT t.value FROM model_version_tags t WHERE {tags} AND t.name=v.name AND t.version=v.version
-        AND t.key='manifest.sha256')
-FROM registered_model_aliases a JOIN model_versions v ON {join} AND v.name=a.name AND v.version=a.version
-WHERE {where} AND a.name=? AND a.alias=?
-"""
-
-
-def _resolve_sqlite(path: Path, model: str, alias: str, version: str) -> Resolved:
-    with _database(path) as connection:
-        columns = {row[1] for row in connection.execute("PRAGMA table_info(registered_model_aliases)")}
-        if "workspace" in columns:  # MLflow 3.10 and later keep one more key column
-            parts = {
-                "tags": "t.workspace=v.workspace",
-                "join": "v.workspace=a.workspace",
-                "where": "a.workspace='default'",
-                "workspace": "v.workspace='default'",
-            }
-        else:
-            parts = {"tags": "1=1", "join": "1=1", "where": "1=1", "workspace": "1=1"}
-        versions = {row[1] for row in connection.execute("PRAGMA table_info(model_versions)")}
-        parts["run"] = "v.run_id" if "run_id" in versions else "''"
-        if version:
-            row = connection.execute(_VERSION_SQL.format(**parts), (model, int(version))).fetchone()
-            if row is None or row[3] == "Deleted_Internal":
-                raise RegistryError(f"{model} has no version {version} in {path}; follow the alias {alias}")
-            return _resolved(model, f"@{version}", version, str(row[1]), str(row[2] or ""), row[5], row[4])
-        row = connection.execute(_ALIAS_SQL.format(**parts), (model, alias)).fetchone()
-        if row is None:
-            known = connection.execute(
-                "SELECT alias, version FROM registered_model_aliases WHERE name=? ORDER BY alias", (model,)
-            ).fetchall()
-            raise _unknown_alias(model, alias, {str(a): str(v) for a, v in known}, str(path))
-    version, status, location, stage, run, digest = row
-    if stage == "Deleted_Internal":
-        raise RegistryError(
-            f"alias {alias} of {model} points at version {version}, which was deleted; move the alias"
-        )
-    return _resolved(model, alias, str(version), str(status), str(location or ""), digest, run)
-
-
-def _resolved(
-    model: str, alias: str, version: str, status: str, location: str, digest: Any, run: Any
-) -> Resolved:
-    if status != "READY":
-        raise RegistryError(
-            f"alias {alias} of {model} points at version {version} with status {status}; wait or move it"
-        )
-    if not location:
-        raise RegistryError(f"{model} version {version} has no files; publish the bundle again")
-    return Resolved(version, location, str(digest or ""), str(run or ""))
-
-
-def _unknown_alias(model: str, alias: str, known: dict[str, str], where: str) -> RegistryError:
-    if known:
-        listing = ", ".join(f"{name} (version {version})" for name, version in known.items())
-        return RegistryError(
-            f"{model} has no alias {alias!r} in {where}; it has: {listing}. Promote with `scalper promote`"
-        )
-    return RegistryError(
-        f"{model} has no alias at all in {where}, so not {alias!r}; publish with `scalper publish`, then "
-        "`scalper promote`"
-    )
-
-
-def _beside_database(database: Path, location: str) -> Path:
-    """The local folder of an artifact location recorded in ``database``."""
-    parts = urllib.parse.urlsplit(location)
-    artifacts = database.absolute().parent / "artifacts"
-    if parts.scheme == "mlflow-artifacts":
-        return _inside(artifacts, parts.path)
-    if parts.scheme not in ("file", ""):
-        raise RegistryError(
-            f"the registry points at {location!r}; with a database only file: places can be read"
-        )
-    folder = _folder(location)
-    if folder.is_dir():
-        return folder
-    # The workspace was moved or restored elsewhere: the same artifact beside the database.
-    _, found, tail = location.partition("/artifacts/models/")
-    return _inside(artifacts, "models/" + tail) if found else folder
-
-
-def _inside(root: Path, tail: str) -> Path:
-    folder = (root / urllib.parse.unquote(tail).lstrip("/")).resolve()
-    if not folder.is_relative_to(root.resolve()):
-        raise RegistryError(f"the registry points at {tail!r}, which leaves {root}; refused")
-    return folder
-
-
-# ---- MLflow server ----
-
-
-def _resolve_http(uri: str, model: str, alias: str, wanted: str) -> Resolved:
-    base = uri.rstrip("/") + "/api/2.0/mlflow"
-    if wanted:
-        query = urllib.parse.urlencode({"name": model, "version": wanted})
-        path = f"{base}/model-versions/get?{query}"
-    else:
-        query = urllib.parse.urlencode({"name": model, "alias": alias})
-        path = f"{base}/registered-models/alias?{query}"
-    try:
-        version = _get_json(path, uri)["model_version"]
-    except _NotFound:
-        if wanted:
-            raise RegistryError(
-                f"{model} has no version {wanted} in {uri}; follow the alias {alias}"
-            ) from None
-        raise _unknown_alias(model, alias, _http_aliases(base, uri, model), uri) from None
-    tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
-    query = urllib.parse.urlencode({"name": model, "version": version["version"]})
-    location = _get_json(f"{base}/model-versions/get-download-uri?{query}", uri)["artifact_uri"]
-    return _resolved(
-        model,
-        alias,
-        str(version["version"]),
-        str(version.get("status")),
-        location,
-        tags.get("manifest.sha256"),
-        version.get("run_id"),
-    )
-
-
-def _http_aliases(base: str, uri: str, model: str) -> dict[str, str]:
-    try:
-        reply = _get_json(f"{base}/registered-models/get?{urllib.parse.urlencode({'name': model})}", uri)
-    except _NotFound:
-        return {}
-    aliases = reply["registered_model"].get("aliases", [])
-    return {str(entry["alias"]): str(entry["version"]) for entry in aliases}
-
-
-class _NotFound(RegistryError):
-    """The server answered that the thing does not exist."""
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the password to another host."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-def _get(url: str, uri: str) -> Any:
-    parts = urllib.parse.urlsplit(url)
-    request = urllib.request.Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
-    if parts.username is not None:
-        pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
-        request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
-    shown = urllib.parse.urlsplit(uri)
-    server = shown._replace(netloc=shown.netloc.rpartition("@")[2]).geturl()
-    try:
-        return urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        with error:
-            text = error.read(MAX_REPLY_BYTES).decode("utf-8", "replace")
-        if error.code in (400, 404) and (
-            "RESOURCE_DOES_NOT_EXIST" in text or "INVALID_PARAMETER_VALUE" in text
-        ):
-            raise _NotFound(f"the registry {server} does not know it: {text[:200]}") from None
-        if error.code in (401, 403):
-            raise RegistryError(
-                f"the registry {server} wants a login (HTTP {error.code}); write it as "
-                "http://user:password@host:port"
-            ) from None
-        raise RegistryError(f"the registry {server} answered HTTP {error.code}: {text[:200]}") from None
-    except (OSError, ValueError) as error:
-        raise RegistryError(
-            f"the registry {server} does not answer ({error}); is `mlflow server` running there?"
-        ) from None
-
-
-def _get_json(url: str, uri: str) -> dict[str, Any]:
-    with _get(url, uri) as reply:
-        text = reply.read(MAX_REPLY_BYTES)
-    try:
-        return dict(json.loads(text))
-    except ValueError:
-        raise RegistryError(
-            f"the registry {uri} answered something that is not JSON; is it an MLflow server?"
-        ) from None

@@ -6,15 +6,30 @@ It fills orders by ``live.simbroker`` from the runner's own market events.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from live.broker.client import AccountState, OrderReport
 from live.clock import MarketClock
 from live.core.commands import CancelOrder, PlaceOrder, QueryOrder
 from live.core.events import Book, OpenOrder, OrderUpdate, Trade
+from live.core.orders import TERMINAL
 from live.simbroker import SimBroker
 from market.latency import Latency
 from market.types import Instrument
+
+MAX_FINISHED = 2_000
+"""Finished orders that late answers may still be about; a session may last for weeks."""
+
+
+@dataclass(slots=True)
+class _Imagined:
+    """An order, what was said of it last, and its deals that are counted already."""
+
+    order: PlaceOrder
+    last: OrderUpdate | None = None
+    booked: set[str] = field(default_factory=set)
 
 
 class ShadowDesk:
@@ -29,16 +44,15 @@ class ShadowDesk:
     ) -> None:
         self._sim = SimBroker(instruments, fee_ppm, latency)
         self._clock = clock
-        self._orders: dict[str, PlaceOrder] = {}
-        self._last: dict[str, OrderUpdate] = {}
+        self._orders: dict[str, _Imagined] = {}
+        self._finished: deque[str] = deque()
         self._positions: dict[str, int] = {}
-        self._booked: set[str] = set()
         self.on_report: Callable[[OrderReport], None] = lambda report: None
 
     # ---- what the executor asks ----
 
     async def place(self, order: PlaceOrder, instrument: Instrument) -> None:
-        self._orders[order.client_order_id] = order
+        self._orders[order.client_order_id] = _Imagined(order)
         self._sim.send(order, self._clock.now_ns())
 
     async def cancel(self, client_order_id: str, exchange_order_id: str) -> None:
@@ -55,8 +69,8 @@ class ShadowDesk:
 
     async def state(self) -> AccountState:
         working = []
-        for key, order in self._orders.items():
-            last = self._last.get(key)
+        for key, imagined in self._orders.items():
+            order, last = imagined.order, imagined.last
             if last is not None and last.status in ("NEW", "PARTIAL"):
                 working.append(
                     OpenOrder(
@@ -82,15 +96,11 @@ class ShadowDesk:
     def on_time(self, now_ns: int) -> None:
         """Reports what is due by ``now_ns``."""
         for update in self._sim.poll(now_ns):
-            order = self._orders[update.client_order_id]
-            self._last[update.client_order_id] = update
-            for fill in update.fills:
-                key = f"{update.client_order_id}/{fill.trade_id}"
-                if key not in self._booked:
-                    self._booked.add(key)
-                    self._positions[order.ticker] = (
-                        self._positions.get(order.ticker, 0) + order.side * fill.lots
-                    )
+            imagined = self._orders.get(update.client_order_id)
+            if imagined is None:
+                continue  # finished long ago
+            order = imagined.order
+            self._take(imagined, update)
             self.on_report(
                 OrderReport(
                     update.client_order_id,
@@ -102,3 +112,16 @@ class ShadowDesk:
                     ticker=order.ticker,
                 )
             )
+
+    def _take(self, imagined: _Imagined, update: OrderUpdate) -> None:
+        order, ended = imagined.order, imagined.last is not None and imagined.last.status in TERMINAL
+        imagined.last = update
+        for fill in update.fills:
+            if fill.trade_id not in imagined.booked:
+                imagined.booked.add(fill.trade_id)
+                before = self._positions.get(order.ticker, 0)
+                self._positions[order.ticker] = before + order.side * fill.lots
+        if update.status in TERMINAL and not ended:
+            self._finished.append(order.client_order_id)
+            if len(self._finished) > MAX_FINISHED:
+                del self._orders[self._finished.popleft()]

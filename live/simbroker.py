@@ -8,6 +8,7 @@ says what time it is and asks for what is due.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,9 @@ from market.matching import Execution, FillModel, Levels, Matching, QueueModel
 from market.types import Instrument
 
 MAX_PENDING = 100_000
+MAX_FINISHED = 2_000
+"""Finished orders that can still be asked about: more than the engine remembers."""
+_FINAL = frozenset({"FILLED", "CANCELLED", "REJECTED"})
 
 
 @dataclass(slots=True)
@@ -33,7 +37,7 @@ class _Account:
     lots_executed: int = 0
     status: OrderStatus = "NEW"
     fills: list[FillInfo] = field(default_factory=list)
-    triggered: bool = False
+    finished: bool = False
 
 
 class SimBroker:
@@ -70,6 +74,9 @@ class SimBroker:
         self.crossed_spread_nano = 0
         """The spread at the moment of each taking deal times its lots."""
         self._accounts: dict[str, _Account] = {}
+        self._finished: deque[str] = deque()
+        """Keys of finished orders, longest finished first."""
+        self._received = 0
         self._stops: dict[str, list[_Account]] = {t: [] for t in self._instruments}
         self._arrivals: list[tuple[int, int, Callable[[int], None]]] = []
         self._answers: list[tuple[int, int, OrderUpdate]] = []
@@ -158,7 +165,8 @@ class SimBroker:
         if key in self._accounts:  # the id is an idempotency key: nothing new happens
             self._answer_query(key, now_ns)
         else:
-            account = self._accounts[key] = _Account(order, f"sim-{len(self._accounts) + 1}")
+            self._received += 1
+            account = self._accounts[key] = _Account(order, f"sim-{self._received}")
             self._place(account, now_ns)
             account.answered_ns = self._last_answer_ns
         for asked_ns in cancels_asked_ns:
@@ -257,6 +265,11 @@ class SimBroker:
             account.lots_executed, fills, reason,
         )  # fmt: skip
         heapq.heappush(self._answers, (due_ns, self._sequence, update))
+        if account.status in _FINAL and not account.finished:
+            account.finished = True
+            self._finished.append(account.order.client_order_id)
+            if len(self._finished) > MAX_FINISHED:
+                del self._accounts[self._finished.popleft()]
 
     def reconciled(self, now_ns: int) -> Reconciled:
         """The answer to ``RequestReconcile``: positions and working orders as the exchange has them."""

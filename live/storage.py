@@ -1,10 +1,12 @@
 """The runner's SQLite: intentions before the wire, and everything a person asks about afterwards.
 
 One thread owns the only writing connection. It takes whatever waits in a bounded queue, writes it in one
-transaction and commits with ``synchronous=FULL``, so one disk flush serves many records. ``intent`` returns
-only after that commit. When SQLite cannot be written, the same records go to a JSON-lines file (flushed to
-disk, so an intention stays an intention) and are merged back as soon as SQLite takes writes again. Readers
-open their own read-only connections and can never block the writer (WAL).
+transaction and commits with ``synchronous=FULL``, so one disk flush serves many records. An intention is on
+the disk when its future is done: the caller holds still for it as long as a healthy disk takes, so that the
+order leaves in the same turn. A disk that is slow or hangs costs the caller ``PATIENCE_S`` now and then,
+never more. When SQLite cannot be written, the same records go to a JSON-lines file (flushed to disk, so an
+intention stays an intention) and are merged back as soon as SQLite takes writes again. Readers open their own
+read-only connections and can never block the writer (WAL).
 
 Statements are upserts keyed by natural keys, so writing a record twice (a merge after a crash) changes
 nothing.
@@ -14,18 +16,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import os
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from live import storage_fallback
+from live.handoff import Handoff
 from live.storage_migrate import bring_up_to_date, check_integrity, require_current
 from live.storage_schema import KEYS, SCHEMA, SCHEMA_VERSION, Record, statement
 from live.storage_schema import StorageError as StorageError
@@ -34,6 +36,15 @@ MAX_QUEUE = 50_000
 """Records waiting for the writer; more means the disk is gone, and intentions are refused."""
 MAX_BATCH = 2_000
 RETRY_SECONDS = 2.0
+PATIENCE_S = 0.005
+"""So long the caller's thread holds still for an intention; a healthy disk needs a tenth of it."""
+IMPATIENT_S = 0.25
+MAX_IMPATIENT_S = 8.0
+"""For so long nobody holds still after the disk took longer: twice as long after every such time in a row."""
+CHECKPOINT_BATCHES = 64
+"""Transactions after which the log goes into the database, when nothing waits: SQLite would do it by itself
+in the middle of a commit, with an order waiting. The log is then written over, which a disk does in half the
+time that growing it takes."""
 BUSY_TIMEOUT_MS = 1_000
 RECORD_ERRORS = (
     sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError,
@@ -58,12 +69,14 @@ class Storage:
 
     def __init__(self, path: Path, fallback: Path) -> None:
         self.path, self.fallback = path, fallback
-        self._queue: queue.Queue[_Work | None] = queue.Queue(MAX_QUEUE)
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="storage-writer", daemon=True)
         self._ready = threading.Event()
         self._open_error: BaseException | None = None
         self._connection: sqlite3.Connection | None = None
         self._retry_at = 0.0
+        self._impatient_s, self._impatient_until = IMPATIENT_S, 0.0
+        self._batches = 0
         self.degraded = ""
         """Why records go to the fallback file; empty when SQLite is fine."""
         self.lost = 0
@@ -90,44 +103,60 @@ class Storage:
 
     def put(self, *records: Record) -> None:
         """Queues records and returns. A full queue counts them as lost (and ``degraded`` says so)."""
-        try:
-            self._queue.put_nowait(_Work(records))
-        except queue.Full:
+        if not self._queued(_Work(records)):
             self.lost += len(records)
             self.degraded = f"the storage queue is full ({MAX_QUEUE} records)"
 
     def intent(self, order: Mapping[str, Any]) -> asyncio.Future[None]:
-        """Queues a new order with status INTENT at once; the future is done when it is on the disk.
+        """Queues a new order with status INTENT and holds still for it; the future is done when it is on the
+        disk, which on a healthy disk it is already when this returns.
 
-        StorageError (nothing takes it, or an order with this id was written before): it must not be sent.
+        StorageError in the future (nothing takes it, or an order with this id was written before): the order
+        must not be sent.
         """
-        return self.commit(Record("orders", {**order, "status": "INTENT"}, must_be_new=True))
+        handoff = self.queue_intent(order)
+        self.hold_still([handoff])
+        return handoff.future
+
+    def queue_intent(self, order: Mapping[str, Any]) -> Handoff:
+        """As ``intent``, for who has something to do before it holds still."""
+        return self._queue_up(Record("orders", {**order, "status": "INTENT"}, must_be_new=True))
+
+    def hold_still(self, handoffs: Sequence[Handoff]) -> None:
+        """Waits for intentions, but never longer than ``PATIENCE_S``; what comes later comes through the
+        loop.
+        """
+        now = time.monotonic()
+        patient = not self.degraded and now >= self._impatient_until
+        until = now + PATIENCE_S if patient else now
+        in_time = [handoff.wait(until - time.monotonic()) for handoff in handoffs]
+        if patient and all(in_time):
+            self._impatient_s = IMPATIENT_S
+        elif patient:
+            self._impatient_until = time.monotonic() + self._impatient_s
+            self._impatient_s = min(2 * self._impatient_s, MAX_IMPATIENT_S)
 
     def commit(self, *records: Record) -> asyncio.Future[None]:
         """Queues records at once; the future is done when they are on the disk (StorageError: nothing took
         them).
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        handoff = self._queue_up(*records)
+        handoff.wait(0.0)
+        return handoff.future
 
-        def settle(error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
+    def _queue_up(self, *records: Record) -> Handoff:
+        handoff = Handoff()
+        if not self._queued(_Work(records, handoff.done)):
+            handoff.done(
+                StorageError(f"the storage queue is full ({MAX_QUEUE} records): the order is not sent")
+            )
+        return handoff
 
-        def done(error: BaseException | None) -> None:
-            loop.call_soon_threadsafe(settle, error)
-
-        try:
-            self._queue.put_nowait(_Work(records, done))
-        except queue.Full:
-            raise StorageError(
-                f"the storage queue is full ({MAX_QUEUE} records): the order is not sent"
-            ) from None
-        return future
+    def _queued(self, work: _Work) -> bool:
+        if self._queue.qsize() >= MAX_QUEUE:
+            return False
+        self._queue.put(work)
+        return True
 
     @property
     def waiting(self) -> int:
@@ -172,6 +201,7 @@ class Storage:
                     if work.done is not None:
                         work.done(StorageError(self.degraded))
             self.handled += 1
+            self._tidy_log()
         if self.degraded:
             self._merge_back()
         if self._connection is not None:
@@ -211,12 +241,13 @@ class Storage:
             if work.done is not None:
                 work.done(problem)
             elif problem is not None:
-                self.lost += len(work.records)
+                self.lost += sum(error is not None or id(r) in refused for r in work.records)
                 self.degraded = self.degraded or str(problem)
 
     def _commit(self, records: Iterable[Record]) -> dict[int, StorageError]:
         """One transaction. Returns ``id`` of the records that had to be new and were not."""
         refused: dict[int, StorageError] = {}
+        self._batches += 1
         connection = self._connection
         if connection is None:
             connection = self._connection = _open_for_writing(self.path)
@@ -237,16 +268,17 @@ class Storage:
             raise
         return refused
 
+    def _tidy_log(self) -> None:
+        """Checkpoints the write-ahead log between two transactions, when nobody waits."""
+        if self._batches < CHECKPOINT_BATCHES or self._connection is None or not self._queue.empty():
+            return
+        self._batches = 0
+        with suppress(sqlite3.Error):  # readers hold it, or the disk fails: the next commit will tell
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def _append_fallback(self, records: Iterable[Record]) -> BaseException | None:
-        lines = "".join(
-            json.dumps({"table": r.table, "fields": dict(r.fields)}, separators=(",", ":")) + "\n"
-            for r in records
-        )
         try:
-            with open(self.fallback, "a", encoding="utf-8") as file:
-                file.write(lines)
-                file.flush()
-                os.fsync(file.fileno())
+            storage_fallback.append(self.fallback, records)
         except OSError as error:
             return StorageError(
                 f"neither {self.path} ({self.degraded}) nor {self.fallback} ({error}) can be written"
@@ -275,13 +307,10 @@ class Storage:
             self._connection = _open_for_writing(self.path)
         row = self._connection.execute("SELECT value FROM meta WHERE key='merged_fallback'").fetchone()
         if row is None or row[0] != digest:
-            records, damaged = _parse_fallback(text)
+            records, damaged = storage_fallback.parse(text)
             self._commit([*records, Record("meta", {"key": "merged_fallback", "value": digest})])
             if damaged:
-                with open(
-                    self.fallback.with_name(self.fallback.name + ".damaged"), "a", encoding="utf-8"
-                ) as file:
-                    file.writelines(line + "\n" for line in damaged)
+                storage_fallback.keep_damaged(self.fallback, damaged)
         self.fallback.unlink()
 
     def _prune(self) -> None:
@@ -302,20 +331,6 @@ class Storage:
 def _already_there(record: Record) -> StorageError:
     key = record.fields[KEYS[record.table][0]]
     return StorageError(f"{record.table[:-1]} {key} was written before; it is not sent again")
-
-
-def _parse_fallback(text: str) -> tuple[list[Record], list[str]]:
-    records, damaged = [], []
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-            record = Record(content["table"], content["fields"])
-            statement(record)
-        except (ValueError, KeyError, TypeError):
-            damaged.append(line)
-        else:
-            records.append(record)
-    return records, damaged
 
 
 def _open_for_writing(path: Path) -> sqlite3.Connection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from market.errors import ScalperError
@@ -111,25 +112,28 @@ class Record:
 
 
 def statement(record: Record) -> tuple[str, list[Any]]:
-    columns = list(record.fields)
-    unknown = set(columns) - set(COLUMNS[record.table])
+    """SQL and its values. Raises ValueError for a column that the table does not have."""
+    sql, columns = _sql(record.table, tuple(record.fields), record.must_be_new)
+    return sql, [record.fields[c] for c in columns]
+
+
+@cache
+def _sql(table: str, columns: tuple[str, ...], must_be_new: bool) -> tuple[str, tuple[str, ...]]:
+    """The statement, and the columns whose values it takes, in their order."""
+    unknown = set(columns) - set(COLUMNS[table])
     if unknown:
-        raise ValueError(f"{record.table} has no column {', '.join(sorted(unknown))}")
-    keys = KEYS[record.table]
-    values = [record.fields[c] for c in columns]
-    if record.table == "orders" and "lots" not in record.fields:
+        raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
+    keys = KEYS[table]
+    if table == "orders" and "lots" not in columns:
         # An update of an order that must exist: an intention is never invented from an update.
-        changed = [c for c in columns if c not in keys]
+        changed = tuple(c for c in columns if c not in keys)
         sets = ", ".join(f"{c}=?" for c in changed)
-        return (
-            f"UPDATE orders SET {sets} WHERE client_order_id=?",
-            [record.fields[c] for c in changed] + [record.fields["client_order_id"]],
-        )
-    changed = [] if record.must_be_new else [c for c in columns if c not in keys]
-    action = "UPDATE SET " + ", ".join(f"{c}=excluded.{c}" for c in changed) if changed else "NOTHING"
+        return f"UPDATE orders SET {sets} WHERE client_order_id=?", (*changed, "client_order_id")
+    replaced = [] if must_be_new else [c for c in columns if c not in keys]
+    action = "UPDATE SET " + ", ".join(f"{c}=excluded.{c}" for c in replaced) if replaced else "NOTHING"
     places = ", ".join("?" * len(columns))
     return (
-        f"INSERT INTO {record.table}({', '.join(columns)}) VALUES({places}) ON CONFLICT({', '.join(keys)}) "
+        f"INSERT INTO {table}({', '.join(columns)}) VALUES({places}) ON CONFLICT({', '.join(keys)}) "
         f"DO {action}",
-        values,
+        columns,
     )

@@ -18,8 +18,12 @@ from live.core.engine import Engine
 from live.core.errors import BadSnapshot
 from live.core.events import Event, KnownOrder
 from live.storage import FINAL_STATUSES, Record, Storage, unresolved_orders
+from market.types import SECOND_NS
 
 AuditFn = Callable[..., None]
+
+MAX_AHEAD_NS = 30 * SECOND_NS
+"""A checkpoint from so far ahead of the clock is no rounding: market time would stand still until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ def read_checkpoint(path: Path, account: str, audit: AuditFn) -> Checkpoint:
     """The checkpoint of ``account`` in ``path``, or none. Never raises for a damaged one."""
     try:
         content = checkpoint.load(path)
+        if content is not None:
+            _look_inside(path, content)
     except checkpoint.CheckpointError as error:
         kept = checkpoint.set_aside(path)
         audit("SESSION", "CHECKPOINT_DAMAGED", reason=str(error), kept=kept.name)
@@ -55,12 +61,28 @@ def read_checkpoint(path: Path, account: str, audit: AuditFn) -> Checkpoint:
     return Checkpoint(content["engine"], pipeline=content.get("pipeline"))
 
 
-def restore(engine: Engine, path: Path, body: dict[str, Any]) -> None:
-    """``Engine.restore`` with the file's name in the error."""
+def _look_inside(path: Path, content: dict[str, Any]) -> None:
+    """Raises CheckpointError for a whole file that lacks what every checkpoint has."""
+    engine = content.get("engine")
+    missing = [name for name in ("account", "session_id") if not isinstance(content.get(name), str)]
+    if missing or not isinstance(engine, dict) or type(engine.get("now_ns")) is not int:
+        what = ", ".join(missing) or "the engine's state"
+        raise checkpoint.CheckpointError(f"the checkpoint {path} was not written by this program: no {what}")
+
+
+def restore(engine: Engine, path: Path, body: dict[str, Any], now_ns: int | None) -> None:
+    """``Engine.restore`` with the file's name and the way out in the error.
+
+    ``now_ns``: the machine's time; None on a paper market, whose time is not known before its first ping.
+    """
     try:
-        engine.restore(body)
+        engine.restore(body, None if now_ns is None else now_ns + MAX_AHEAD_NS)
     except BadSnapshot as error:
-        raise BadSnapshot(f"{path} cannot be restored: {error}") from None
+        raise BadSnapshot(
+            f"{path} cannot be restored: {error}. Or move the file away after `live-runner halt`: its holds, "
+            "positions and the day's loss are forgotten then, so compare with the broker's terminal before "
+            "`live-runner resume`"
+        ) from None
 
 
 def adopt_orders(

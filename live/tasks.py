@@ -66,9 +66,15 @@ class Tasks:
     async def _timer(self) -> None:
         session = self._session
         pause_s = min(MAX_TIMER_S, max(MIN_TIMER_S, session.clock.wall_seconds(TIMER_NS / SECOND_NS)))
+        caught_up_ns = 0
         while True:
             await asyncio.sleep(pause_s)
             now_ns = session.clock.now_ns()
+            if session.clock.caught_up_ns != caught_up_ns:
+                by_s = (session.clock.caught_up_ns - caught_up_ns) / SECOND_NS
+                caught_up_ns = session.clock.caught_up_ns
+                session.audit_line("SESSION", "CLOCK_CAUGHT_UP", seconds=round(by_s, 3))
+                session.notifier.send(f"CLOCK_CAUGHT_UP: market time was {by_s:.0f} s behind the broker's")
             session.post(Timer(now_ns))
             self._watch_the_end(now_ns)
 

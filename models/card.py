@@ -51,7 +51,7 @@ def parts(card: Card, here: Mapping[str, Any] | None = None) -> Iterator[str]:
     yield page.section("Forecast, on rows that nothing was fitted on", *_scores(card))
     yield page.section("Calibration and abstention", *_curves(card))
     yield page.section("What trading costs, and what is left", *_costs(card))
-    yield page.section("Was it luck?", *statistics(card["statistics"], card["watermark"]))
+    yield page.section("Was it luck?", *statistics(card["statistics"], card["edge"], card["watermark"]))
     yield page.section("Features", *_importance(card))
     yield page.section("Exported files against trained models", *_quantisation(card))
     yield page.section("Latency of one step", *_latency(here))

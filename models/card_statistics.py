@@ -11,17 +11,25 @@ from typing import Any
 
 from models import page
 from models.page_plots import Axes, Line, chart
-from models.significance import DSR_LIMIT, PBO_LIMIT
+from models.significance import (
+    DSR_LIMIT,
+    PBO_LIMIT,
+    detectable_bps,
+    luck_table,
+    power_table,
+)
 
 Found = Mapping[str, Any]
+USUAL_SD_BPS = 8.0
+"""Scatter of a trade's result where this version has no trades to tell (lob-science.md 3.3)."""
 
 
-def statistics(found: Found, watermark: str) -> Iterator[str]:
+def statistics(found: Found, edge: Found, watermark: str) -> Iterator[str]:
     """``found``: ``trials``; ``instruments`` (rows with ``deflated_sharpe``); ``why`` the best trial was
     believed or not; and, where the line measured them, ``dsr`` (``significance.Deflated.to_dict``), ``pbo``
     (``Overfitting.to_dict``), ``cpcv`` (``sharpe_distribution``, with the ``sharpes`` of the paths) and
     ``walk_forward`` (``folds`` and how many were ``positive``). What could not be measured is
-    ``{"missing": why}``."""
+    ``{"missing": why}``. ``edge``: ``evaluate.trade_summary`` of the trades that are judged."""
     yield page.text(
         f"{found['trials']} policies were tried on block `threshold`. The best of many without any skill "
         "looks good, too: these figures ask how much of it that explains. The usual "
@@ -53,6 +61,43 @@ def statistics(found: Found, watermark: str) -> Iterator[str]:
             note="Paths of combinatorial purged cross-validation share their data: the spread shows how much "
             "hangs on what was trained on, it is no interval.",
         )  # fmt: skip
+
+    yield from _needed(edge)
+    yield from _luck(int(found["trials"]))
+
+
+def _needed(edge: Found) -> Iterator[str]:
+    """How many trades it takes to see an edge, by the scatter of this version's own."""
+    trades, sd_bps = int(edge.get("trades") or 0), edge.get("net_bps_sd")
+    whose = "This version's trades scatter" if sd_bps else "Trades usually scatter"
+    said = (
+        f"{whose} by {sd_bps or USUAL_SD_BPS:.1f} bp. A one-sided test at 5 % finds a true edge four times "
+    )
+    said += "out of five after so many independent trades"
+    if trades and sd_bps:
+        seen = detectable_bps(trades, sd_bps)
+        said += f"; the {trades:,} of this version can show one of {seen:.1f} bp a trade or more"
+    yield "<h3>How many trades a claim needs</h3>"
+    yield page.text(f"{said}.")
+    yield page.table(
+        [
+            {"edge, bp a trade": f"{row['edge_bps']:g}", "trades needed": f"{row['trades']:,.0f}"}
+            for row in power_table(sd_bps=sd_bps or USUAL_SD_BPS)
+        ]
+    )
+
+
+def _luck(trials: int) -> Iterator[str]:
+    """What the best of so many strategies without skill shows."""
+    asked = sorted({10, 100, 500, *([trials] if trials > 1 else [])})
+    yield "<h3>What luck alone shows</h3>"
+    yield page.text("The best of so many strategies without any skill, sixty days of each:", "soft")
+    yield page.table(
+        [
+            {"strategies tried": f"{row['trials']:g}", "Sharpe ratio a year": f"{row['annual_sharpe']:.1f}"}
+            for row in luck_table(asked)
+        ]
+    )
 
 
 def _facts(found: Found) -> Iterator[tuple[str, str]]:

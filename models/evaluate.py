@@ -251,6 +251,7 @@ def trade_summary(net_bps: ArrayLike, gross_bps: ArrayLike, *, seed: int = 0) ->
     low, high = block_bootstrap(net, block=max(1, round(len(net) ** (1 / 3))), seed=seed)
     return {
         "trades": len(net), "net_bps_per_trade": float(net.mean()), "net_bps_ci": [low, high],
+        "net_bps_sd": float(net.std(ddof=1)) if len(net) > 1 else None,
         "net_bps": float(net.sum()), "gross_bps": float(gross.sum()), "cost_bps_per_trade": cost,
         "precision": float(right.mean()), "precision_ci": list(wilson(int(right.sum()), len(net))),
         "break_even_precision": break_even_precision(cost, caught) if caught > 0 else None,

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market.errors import ScalperError
+from models import folding
 from models.interpreters import load_interpreter, tensor_indices
 
 MODES = ("float32", "fp16", "int8", "int8_full")
@@ -33,6 +34,8 @@ CALIBRATION_ROWS = 400
 CELL_CLAMP = 2.0
 LN_EPS = 1e-5
 BIN_EPS = 1e-2
+MAX_SCORE = 60.0
+"""Of attention, either way, for an exponential without care: e^-87 and e^88 are the limits of float32."""
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -81,25 +84,35 @@ def export(name: str, weights: Weights, modes: list[str], out: Path, rows: Weigh
     if "int8_full" in modes and rows is None:
         raise ExportError(f"{name}:int8_full is calibrated on recorded rows: give --rows")
     tf = _tensorflow()
-    try:
-        model = {"lstm": _lstm, "svm": _svm, "transformer": _transformer}[name](tf, weights)
-    except (KeyError, ValueError) as e:
-        raise ExportError(f"weights of {name} do not have the layout of this version: {e}") from e
-    # Models are named, or Keras counts them and the order of a run would show in the bytes.
-    # One SavedModel serves all modes; the converter's own route from a Keras model saves it for each.
     contents: dict[str, bytes] = {}
-    with tempfile.TemporaryDirectory() as saved, _quiet():
-        model.export(saved, verbose=False)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        saved = _saved(tf, name, weights, Path(folder) / "float")
         for mode in sorted(modes):  # float32 before int8_full
             inputs: list[Weights] = []
             if mode == "int8_full" and rows is not None:
                 float32 = contents.get("float32") or _convert(tf, saved, "float32")
                 inputs = calibration_inputs(float32, rows)
+                if name == "transformer":
+                    saved = _saved(tf, name, weights, Path(folder) / "integer", integer=True)
             contents[mode] = _convert(tf, saved, mode, inputs)
     for mode in modes:
         part = out / f"{name}.{mode}.tflite.part"
         part.write_bytes(contents[mode])
         part.replace(out / f"{name}.{mode}.tflite")
+
+
+def _saved(tf: Any, name: str, weights: Weights, folder: Path, **form: bool) -> str:
+    """The mirror as a SavedModel: one serves all modes, the converter's own route from Keras saves each.
+
+    Models are named, or Keras counts them and the order of a run would show in the bytes.
+    """
+    build: Callable[..., Any] = {"lstm": _lstm, "svm": _svm, "transformer": _transformer}[name]
+    try:
+        model = build(tf, weights, **form)
+    except (KeyError, ValueError) as e:
+        raise ExportError(f"weights of {name} do not have the layout of this version: {e}") from e
+    model.export(str(folder), verbose=False)
+    return str(folder)
 
 
 def calibration_inputs(float32: bytes, rows: Weights) -> list[Weights]:
@@ -270,9 +283,13 @@ def _lstm(tf: Any, weights: Weights) -> Any:
     return tf.keras.Model(inputs, _layer(tf, "lstm", forward)(inputs), name="mirror")
 
 
-def _transformer(tf: Any, weights: Weights) -> Any:
-    """x (1, T, F) -> logp (1, 3): bilinear normalisation if any, pre-LN encoder, ReLU, mean pool."""
-    w = _constants(tf, weights)
+def _transformer(tf: Any, weights: Weights, *, integer: bool = False) -> Any:
+    """x (1, T, F) -> logp (1, 3): bilinear normalisation if any, pre-LN encoder, ReLU, mean pool; the weights
+    as ``models.folding`` has them.
+
+    XNNPACK's softmax takes longer than exponential, mean and division by themselves. It is kept where scores
+    could leave what float32 can take the exponential of, and for ``integer``: its eight bits are for shares.
+    """
     heads, rows = int(weights["n_heads"].reshape(-1)[0]), int(weights["T"].reshape(-1)[0])
     features, width = weights["in_w"].shape
     layers = sum(1 for key in weights if key.endswith("_wq"))
@@ -280,34 +297,41 @@ def _transformer(tf: Any, weights: Weights) -> Any:
         raise ValueError(
             f"width {width}, {heads} heads, pos {weights['pos'].shape}, {layers} layers, T {rows}"
         )
-    depth = width // heads
+    folded = folding.folded(weights)
+    plain = not integer and folding.largest_score(folded) < MAX_SCORE
+    w = _constants(tf, folded)
 
-    def norm(x: Any, name: str) -> Any:
-        return _standard(tf, x, -1, LN_EPS) * w[f"{name}_g"] + w[f"{name}_b"]
+    def norm(x: Any) -> Any:
+        """LayerNorm of rows that have no mean."""
+        return x * tf.math.rsqrt(tf.reduce_mean(x * x, -1, keepdims=True) + LN_EPS)
 
-    def dense(x: Any, matrix: str, bias: str) -> Any:
-        return tf.matmul(x, w[matrix]) + w[bias]
+    def dense(x: Any, name: str) -> Any:
+        return tf.matmul(x, w[f"{name}_w"]) + w[f"{name}_b"]
 
-    def split(x: Any) -> Any:
-        return tf.transpose(tf.reshape(x, (1, rows, heads, depth)), (0, 2, 1, 3))
+    def attend(u: Any, n: str) -> Any:
+        asked = tf.reshape(dense(u, f"{n}ask"), (1, rows * heads, width))
+        score = tf.matmul(asked, u, transpose_b=True)
+        if plain:
+            share = tf.exp(score)  # a sum of it, written as such, would be turned back into a softmax
+            mixed = tf.matmul(share, u) / (tf.reduce_mean(share, -1, keepdims=True) * float(rows))
+        else:
+            mixed = tf.matmul(tf.nn.softmax(score), u)
+        return dense(tf.reshape(mixed, (1, rows, heads * width)), f"{n}tell")
 
-    def attend(x: Any, n: str) -> Any:
-        q, k, v = (split(dense(x, f"{n}w{c}", f"{n}b{c}")) for c in "qkv")
-        share = tf.nn.softmax(tf.matmul(q, k, transpose_b=True) * depth**-0.5)
-        mixed = tf.reshape(tf.transpose(tf.matmul(share, v), (0, 2, 1, 3)), (1, rows, width))
-        return dense(mixed, f"{n}wo", f"{n}bo")
+    def normalise(x: Any) -> Any:
+        mean = tf.reduce_mean(x, 1, keepdims=True)
+        off = x - mean
+        scale = tf.math.rsqrt(tf.reduce_mean(off * off, 1, keepdims=True) + BIN_EPS)
+        now = off * (w["bin_now"] + w["bin_past"] * scale) + mean * w["bin_now"]
+        return now + _standard(tf, x, -1, BIN_EPS) * w["bin_others"]
 
     def forward(x: Any) -> dict[str, Any]:
-        if "bin_g" in w:
-            x = _blend(w, x, _standard(tf, x, 1, BIN_EPS), _standard(tf, x, -1, BIN_EPS))
-        x = dense(x, "in_w", "in_b") + w["pos"]
+        x = dense(normalise(x) if "bin_now" in w else x, "in")
         for layer in range(layers):
             n = f"l{layer}_"
-            x = x + attend(norm(x, f"{n}ln1"), n)
-            hidden = tf.nn.relu(dense(norm(x, f"{n}ln2"), f"{n}ff1_w", f"{n}ff1_b"))
-            x = x + dense(hidden, f"{n}ff2_w", f"{n}ff2_b")
-        pooled = tf.reduce_mean(norm(x, "lnf"), 1)
-        return {"logp": tf.nn.log_softmax(dense(pooled, "head_w", "head_b"))}
+            x = x + attend(norm(x), n)
+            x = x + dense(tf.nn.relu(dense(norm(x), f"{n}ff1")), f"{n}ff2")
+        return {"logp": tf.nn.log_softmax(dense(tf.reduce_mean(norm(x), 1), "head"))}
 
     x = tf.keras.Input((rows, features), batch_size=1, name="x")
     return tf.keras.Model({"x": x}, _layer(tf, "transformer", forward)(x), name="mirror")

@@ -13,6 +13,9 @@ from types import FrameType
 RESERVE_SHARE = 0.04
 """Of the whole, kept for scoring and for writing the report."""
 
+AGAIN_S = 2.0
+"""How soon the bell rings again where nobody heard it: a library's callback may swallow what it raises."""
+
 
 class OutOfTime(Exception):
     """The step's part of the budget is used up."""
@@ -71,7 +74,7 @@ def _alarm(seconds: float) -> Iterator[None]:
         raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
     try:
         yield
     finally:

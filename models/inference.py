@@ -10,7 +10,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,22 +149,23 @@ class Ensemble:
 
     def step(self, ticker: str, x: F32) -> Scores | None:
         """Scores for the raw row ``x`` float32 [F]; None while warming up. Raises InferenceError."""
-        members = self.members.step(ticker, x)
-        if members is None:
+        told = self.members.answers(ticker, x)
+        if told is None:
             return None
-        p = self.blend(members)
-        move = self.instruments[ticker].expected_move_millibps(float(p[0]), float(p[2]))
-        return Scores(p, members, move)
+        down, flat, up = self._blend(told)
+        move = self.instruments[ticker].expected_move_millibps(down, up)
+        return Scores(np.array((down, flat, up)), {name: np.array(logp) for name, logp in told.items()}, move)
 
-    def blend(self, members: Mapping[str, F64]) -> F64:
-        """Probabilities float64 [3] from the members' log-probabilities."""
+    def _blend(self, told: Mapping[str, Sequence[float]]) -> tuple[float, float, float]:
+        """Probabilities of down, flat and up from the members' log-probabilities."""
         down = flat = up = 0.0
         for name, weight in self._blend_weights:
-            a, b, c = members[name].tolist()
+            a, b, c = told[name]
             down, flat, up = down + weight * a, flat + weight * b, up + weight * c
         top = max(down, flat, up)
-        e = math.exp(down - top), math.exp(flat - top), math.exp(up - top)
-        return np.array(e) / sum(e)
+        a, b, c = math.exp(down - top), math.exp(flat - top), math.exp(up - top)
+        total = a + b + c
+        return a / total, b / total, c / total
 
     def params_for_core(self) -> dict[str, Any]:
         """What the trading core needs, in whole numbers: thresholds and moves in thousandths of a basis

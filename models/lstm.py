@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from models import bilinear, ctabl, evaluate, learner
 from models.learner import F32, F64, I64, Mask, Progress, Series
+from models.resume import Epochs, Resume
 
 NAME = "lstm"
 CELL_CLAMP = 2.0
@@ -31,6 +32,7 @@ def train(
     weight_decay: float = 1e-2, clip: float = 1.0, patience: int = 3, balance: bool = False,
     early_share: float = 0.15, normalise: str = "both", memory_rows: int = 200,
     neighbour_weight: float = 0.3, yardstick_epochs: int = 5, yardstick_rows: int = 8_000, scaler: Any = None,
+    resume: Resume | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit on block ``fit``, stop on its last ``early_share``; writes ``weights.npz``, report and
     ``logits.npz``.
@@ -40,6 +42,7 @@ def train(
     ``normalise``: one of ``bilinear.KINDS``; ``memory_rows`` is the memory of its running half.
     ``neighbour_weight``: of the heads on the other horizons in the loss, 0 leaves them out.
     ``yardstick_*``: the budget of BiN-CTABL, whose scores the report sets beside these; 0 epochs: none.
+    ``resume``: where an epoch that is done is kept.
     """
     if normalise not in bilinear.KINDS:
         raise learner.TrainingError(f"lstm.normalise is {normalise!r}; known: {', '.join(bilinear.KINDS)}")
@@ -58,18 +61,15 @@ def train(
             x.shape[-1], hidden, seed, learning_rate, weight_decay, clip, class_weights, prior, normalise,
             rate, y.shape[-1] - 1, neighbour_weight,
         )  # fmt: skip
-        best, best_loss, waited, history = fit.weights(), np.inf, 0, []
-        for epoch in range(epochs):
+        parts = {"p": fit.p, "optimiser": fit.optimiser}
+        passes = Epochs(epochs, patience, fit.weights(), resume, parts)
+        for epoch in passes:
             fit.epoch(x, y, fresh, chunk, anneal=0.5 * (1 + np.cos(np.pi * epoch / epochs)))
             weights = fit.weights()
             loss = _early_loss(series, rows, weights)
-            history.append(loss)
+            passes.take(loss, weights)
             progress(f"lstm: epoch {epoch + 1}/{epochs}, log-loss {loss:.4f} on the stopping rows")
-            waited = 0 if loss < best_loss else waited + 1
-            if loss < best_loss:
-                best, best_loss = weights, loss
-            if waited >= patience:
-                break
+        best, history = passes.best, passes.history
         if balance:
             best["head_b"] = (best["head_b"] + np.log(prior)).astype(np.float32)
         logp = {}

@@ -262,7 +262,7 @@ class Gbdt:
         self._p = np.zeros(CLASSES)
         self._n = ctypes.c_int64()
         self._lib = lightgbm.basic._LIB
-        self._config = ctypes.c_void_p()
+        self._config: ctypes.c_void_p | None = ctypes.c_void_p()
         failed = self._lib.LGBM_BoosterPredictForMatSingleRowFastInit(
             self.booster._handle, ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(-1), ctypes.c_int(0),
             ctypes.c_int32(n_features), b"num_threads=1", ctypes.byref(self._config),
@@ -279,9 +279,10 @@ class Gbdt:
         )
 
     def __del__(self) -> None:
-        if getattr(self, "_config", None):
-            self._lib.LGBM_FastConfigFree(self._config)
-            self._config = ctypes.c_void_p()
+        config = getattr(self, "_config", None)
+        if config:
+            self._config = None  # modules may be gone by now: nothing of theirs is asked for
+            self._lib.LGBM_FastConfigFree(config)
 
     def _reason(self) -> str:
         self._lib.LGBM_GetLastError.restype = ctypes.c_char_p
@@ -316,11 +317,12 @@ def log_softmax3(z: list[float]) -> list[float]:
 
     The graphs end in log-softmax themselves; what is undone here is the rounding of an eight-bit answer.
     """
-    top = max(z)
-    if not all(abs(v) < MAX_LOGIT for v in z):
+    a, b, c = z
+    if not (abs(a) < MAX_LOGIT and abs(b) < MAX_LOGIT and abs(c) < MAX_LOGIT):
         raise ValueError(f"returned {z}")
-    log_sum = top + math.log(sum(math.exp(v - top) for v in z))
-    return [max(v - log_sum, LOG_FLOOR) for v in z]
+    top = max(a, b, c)
+    log_sum = top + math.log(math.exp(a - top) + math.exp(b - top) + math.exp(c - top))
+    return [max(a - log_sum, LOG_FLOOR), max(b - log_sum, LOG_FLOOR), max(c - log_sum, LOG_FLOOR)]
 
 
 def build(name: str, content: bytes, n_features: int, *, backend: str, threads: int) -> Member:

@@ -69,7 +69,6 @@ class Members:
         self.scaler = scaler if scaler is not None else _scaler_from(read(SCALER))
         self.n_features = len(self.scaler.center)
         self._scaled = np.zeros(self.n_features, np.float32)
-        self._masked = np.zeros(self.n_features, bool)
         self.backend, self.threads = backend, threads
         self._members = self._built(backend)
         self.active: tuple[str, ...] = self.names
@@ -166,9 +165,14 @@ class Members:
 
         Raises InferenceError naming the member that failed; the instrument is then reset.
         """
+        told = self.answers(ticker, x)
+        return None if told is None else {name: np.array(logp) for name, logp in told.items()}
+
+    def answers(self, ticker: str, x: F32) -> dict[str, list[float]] | None:
+        """``step`` in plain numbers."""
         if not self.advance(ticker, x):
             return None
-        return {name: np.array(self.score_one(name, ticker)) for name in self.active}
+        return {name: self.score_one(name, ticker) for name in self.active}
 
     def advance(self, ticker: str, x: F32) -> bool:
         """Feed a row to the active members; True if they can be scored."""
@@ -187,17 +191,12 @@ class Members:
         return ready
 
     def _scale(self, x: F32) -> F32:
-        """``Scaler.apply`` to the bit for one row, without its allocations; the answer is overwritten next
-        time.
-        """
-        scaled, clip = self._scaled, np.float32(self.scaler.clip)
-        np.subtract(x, self.scaler.center, out=scaled)
-        np.divide(scaled, self.scaler.scale, out=scaled)
-        np.isnan(scaled, out=self._masked)
-        scaled[self._masked] = 0.0
-        np.maximum(scaled, -clip, out=scaled)
-        np.minimum(scaled, clip, out=scaled)
-        return scaled
+        """The scaled row; it is overwritten by the next one."""
+        try:
+            self.scaler.apply_row(x, self._scaled)
+        except TypeError:  # a view with gaps, or one that may not be written to
+            self.scaler.apply_row(np.array(x), self._scaled)
+        return self._scaled
 
     def score_one(self, name: str, ticker: str) -> list[float]:
         """Log-probabilities of one member for the row last fed to it."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from models import bilinear, ctabl, evaluate, learner, windows
 from models.learner import F32, F64, I64, Mask, Progress, Series
+from models.resume import Epochs, Resume
 
 NAME = "transformer"
 LN_EPS = 1e-5
@@ -28,7 +29,7 @@ def train(
     windows_per_epoch: int = 16_000, batch: int = 256, learning_rate: float = 1e-3, weight_decay: float = 0.1,
     dropout: float = 0.15, clip: float = 1.0, patience: int = 2, early_windows: int = 3_000,
     early_share: float = 0.15, normalise: str = "both", neighbour_weight: float = 0.3,
-    yardstick_epochs: int = 5, yardstick_rows: int = 8_000, scaler: Any = None,
+    yardstick_epochs: int = 5, yardstick_rows: int = 8_000, scaler: Any = None, resume: Resume | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit on block ``fit``, stop on its last ``early_share``; writes ``weights.npz``, report and
     ``logits.npz``.
@@ -36,7 +37,7 @@ def train(
     ``window`` is T. Neighbouring windows share all but one row, so each epoch draws ``windows_per_epoch``
     of them. ``normalise``: one of ``bilinear.KINDS``. ``neighbour_weight``: of the heads on the other
     horizons in the loss, 0 leaves them out. ``yardstick_*``: the budget of BiN-CTABL, whose scores the report
-    sets beside these; 0 epochs: none.
+    sets beside these; 0 epochs: none. ``resume``: where an epoch that is done is kept.
     """
     import torch
 
@@ -77,8 +78,11 @@ def train(
         Xt, yt = torch.from_numpy(X), torch.from_numpy(y)
         reach = torch.arange(1 - window, 1)
         drop = _Dropout(seed, dropout)
-        best, best_loss, waited, history = _arrays(p), np.inf, 0, []
-        for epoch in range(epochs):
+        parts = {
+            "p": p, "optimiser": optimiser, "schedule": schedule, "windows": rng, "dropout": drop.generator,
+        }  # fmt: skip
+        taught = Epochs(epochs, patience, _arrays(p), resume, parts)
+        for epoch in taught:
             chosen = rng.permutation(len(ends))[:windows_per_epoch]
             for first in range(0, len(chosen), batch):
                 at = torch.from_numpy(chosen[first : first + batch])
@@ -90,15 +94,11 @@ def train(
                 optimiser.step()
                 schedule.step()
             early_loss = evaluate.log_loss(_run(p, Xt, ends_e[few], window, heads), y_e[few, 0])
-            history.append(early_loss)
+            taught.take(early_loss, _arrays(p))
             progress(
                 f"transformer: epoch {epoch + 1}/{epochs}, log-loss {early_loss:.4f} on the stopping rows"
             )
-            waited = 0 if early_loss < best_loss else waited + 1
-            if early_loss < best_loss:
-                best, best_loss = _arrays(p), early_loss
-            if waited >= patience:
-                break
+        best, history = taught.best, taught.history
         p = {k: torch.from_numpy(v) for k, v in best.items()}
         logp = {s.ticker: forward(s, p, window, heads, only=s.judged) for s in series}
         facts = {

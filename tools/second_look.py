@@ -1,9 +1,9 @@
-"""The few tests that the last run failed, once more with nothing beside them: ``python tools/second_look.py``.
+"""The few tests that the last run failed, once more with nothing beside them.
 
-Tests of real servers and processes live on clocks, and a machine that stands still for seconds can fail one of
-them. A fault fails again; what fails in company and passes alone passes here, and is named, so that somebody
-looks at it. More than ``FEW`` failures are no stall and are not tried again. The exit code is that of the second
-run, or 1.
+Tests of real servers and processes live on clocks, and a machine that stands still for seconds can fail one
+of them. A fault fails again; what fails in company and passes alone passes here, and is named, so that
+somebody looks at it. More than ``FEW`` failures are no stall and are not tried again. The exit code is that
+of the second run, or 1.
 """
 
 from __future__ import annotations

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows import compute_block
 from flows import params as params_file
+from flows.compute import Pool
+from flows.compute import run as computed
 from flows.params import Params
 from flows.stages import scoring
 from flows.stages.common import (
@@ -25,8 +28,8 @@ from flows.stages.common import (
 )
 from flows.stages.exported import draft
 from flows.stages.page import page
-from live import backtest
 from live.backtest_assumptions import sensitivity
+from live.backtest_result import BacktestResult
 from live.config import engine_config
 from live.config_schema import RunnerConfig, Session
 from market.errors import ConfigError
@@ -59,10 +62,15 @@ def main(say: Say) -> None:
     from_ns, to_ns = dataset.blocks.span("score")
     # The clock of a recording is not the clock of a trading day: the session window stays out of it.
     config = engine_config(RunnerConfig(session=Session(enabled=False)), fee_ppm)
-    result = backtest.run(
-        recording, bundle, config, from_ns=from_ns, to_ns=to_ns, warmup_ns=WARMUP_NS, fill_models=FILL_MODELS,
-        slippage_ticks=params.costs.slippage_ticks, vary=sensitivity, **_assumed(params),
-    )  # fmt: skip
+
+    def traded(pool: Pool) -> BacktestResult:
+        return compute_block.run(
+            pool, recording, bundle, config, from_ns=from_ns, to_ns=to_ns, warmup_ns=WARMUP_NS,
+            fill_models=FILL_MODELS, slippage_ticks=params.costs.slippage_ticks, vary=sensitivity,
+            **_assumed(params),
+        )  # fmt: skip
+
+    result = computed("backtest", params.compute, traded)
     say(
         f"{result.books:,} books, {result.signals:,} signals, {result.orders:,} orders, "
         f"{result.fills:,} fills"
@@ -96,7 +104,7 @@ def main(say: Say) -> None:
 
 
 def _assumed(params: Params) -> dict[str, Any]:
-    """Section ``backtest`` of the parameters as keywords of ``backtest.run``. Raises ConfigError."""
+    """Section ``backtest`` of the parameters as keywords of ``compute_block.run``. Raises ConfigError."""
     given = dict(params.backtest)
     delays = {name: given.pop(f"{name}_latency_ms", None) for name in ("feed", "response", "cancel")}
     latency = Latency.of_ms(

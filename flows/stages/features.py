@@ -7,7 +7,7 @@ run is taken over as it is.
 from __future__ import annotations
 
 from features import schema
-from flows import compute_features as partitions
+from flows import compute_features, partitions
 from flows import params as params_file
 from flows.compute import Pool
 from flows.compute import run as computed
@@ -27,9 +27,9 @@ def build(pool: Pool, params: params_file.Params, say: Say) -> None:
     leaders = params.features.leaders(set(recording.info.days))
     usable: dict[str, float] = {}
     with partitions.growing(FEATURES) as folder:
-        asked = partitions.parts(recording, leaders, FEATURES, folder)
-        partitions.forget_others(folder, asked)
-        for part, (made, kept) in zip(asked, pool.map(partitions.build, asked), strict=True):
+        asked = compute_features.parts(recording, leaders, FEATURES, folder)
+        partitions.forget_others(folder, [(part.ticker, part.day) for part in asked])
+        for part, (made, kept) in zip(asked, pool.map(compute_features.build, asked), strict=True):
             usable[f"{part.ticker} {part.day}"] = made.usable
             said = ", unchanged" if kept else ""
             say(f"{part.ticker} {part.day}: {made.rows:,} rows, {made.usable:.1%} usable{said}")

@@ -18,6 +18,15 @@ class Levels(NamedTuple):
     ask_qty: tuple[int, ...]
 
 
+class PlainBook(NamedTuple):
+    """A streamed book in whole numbers."""
+
+    instrument: Instrument
+    exch_ns: int
+    levels: Levels
+    consistent: bool
+
+
 def levels(book: pb.OrderBook | pb.GetOrderBookResponse, instrument: Instrument) -> Levels:
     """Raises ConversionError when a price is not on the instrument's tick grid."""
     bid_px, bid_qty = convert.book_levels(book.bids, instrument.tick_nano)

@@ -13,6 +13,7 @@ import dataclasses
 import importlib
 import keyword
 import logging
+from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -114,7 +115,7 @@ class SdkTransport:
             arguments = self._arguments(request)
             if key in AS_REQUEST:
                 kind = getattr(self._schemas, AS_REQUEST[key])
-                nothing = dict.fromkeys((f.name for f in dataclasses.fields(kind)), None)
+                nothing = _nothing(request, [f.name for f in dataclasses.fields(kind)])
                 arguments = {"request": kind(**{**nothing, **arguments})}
             answer = await method(**arguments)
         except self._exceptions.AioRequestError as error:
@@ -158,8 +159,15 @@ def _argument(name: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
+def _nothing(request: Message, names: Iterable[str]) -> dict[str, Any]:
+    """What the SDK takes for each field that is not set: it goes through lists without looking."""
+    known = {_argument(field.name): field for field in request.DESCRIPTOR.fields}
+    return {name: [] if name in known and known[name].is_repeated else None for name in names}
+
+
 def fill(message: Any, value: Any) -> Any:
-    """``message`` with the fields of the SDK's dataclass ``value`` that have the same names."""
+    """``message`` with the fields of the SDK's dataclass ``value`` that have the same names (but for keywords
+    of Python)."""
     if isinstance(message, Timestamp):
         since = value - _EPOCH
         message.seconds, message.nanos = since.days * 86_400 + since.seconds, since.microseconds * 1_000
@@ -172,7 +180,7 @@ def fill(message: Any, value: Any) -> Any:
             message.currency = value.currency
         return message
     for field in message.DESCRIPTOR.fields:
-        item = getattr(value, field.name, None)
+        item = getattr(value, _argument(field.name), None)
         if item is None:
             continue
         if field.is_repeated:

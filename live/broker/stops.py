@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,8 @@ CLOCK_SLACK_NS = 60 * SECOND_NS
 """The broker's clock may be so far behind ours."""
 MAX_PENDING = 100
 """Reports of unknown orders that wait for the list to explain them."""
+MAX_CHILDREN = 3_000
+"""Ids of orders that stops became, three a stop: late reports of them may still come."""
 PENDING_LOOKS = 3
 """Readings of the list, begun after the report came, before an unexplained order is called foreign."""
 
@@ -78,7 +81,7 @@ class StopDesk:
     ) -> None:
         self._client, self._now_ns, self._report, self._look_s = client, now_ns, report, look_s
         self._stops: dict[str, _Stop] = {}
-        self._children: dict[str, str] = {}
+        self._children: OrderedDict[str, str] = OrderedDict()
         """A child's ids (the broker's first and later one, and its request id) -> our stop."""
         self._pending: list[tuple[OrderReport, int]] = []
         """(report, readings still to wait for)"""
@@ -247,7 +250,7 @@ class StopDesk:
         if not found.exchange_order_id:
             return OrderReport(key, "NEW", found.stop_order_id, reason="triggered", ticker=ticker)
         stop.child = found.exchange_order_id
-        self._children[stop.child] = key
+        self._know_as(stop.child, key)
         request = pb.GetOrderStateRequest(
             account_id=self._client.account_id, order_id=stop.child,
             order_id_type=pb.ORDER_ID_TYPE_EXCHANGE, price_type=pb.PRICE_TYPE_POINT,
@@ -257,8 +260,8 @@ class StopDesk:
         except CallFailed as error:
             # Known under another id a moment later; until then it is a stop that was triggered.
             return OrderReport(key, "NEW", found.stop_order_id, reason=str(error.failure), ticker=ticker)
-        for known_as in (state.order_id, state.order_request_id):
-            self._children[known_as] = key
+        self._know_as(state.order_id, key)
+        self._know_as(state.order_request_id, key)
         report = self._client.report(key, state)
         if report.status in ("FILLED", "CANCELLED", "REJECTED"):
             complete = sum(fill.lots for fill in report.fills) >= report.lots_executed
@@ -266,6 +269,12 @@ class StopDesk:
                 self._stops.pop(key, None)
         status = "CANCELLED" if report.status == "REJECTED" else report.status
         return replace(report, exchange_order_id=found.stop_order_id, status=status)
+
+    def _know_as(self, child: str, client_order_id: str) -> None:
+        self._children[child] = client_order_id
+        self._children.move_to_end(child)
+        if len(self._children) > MAX_CHILDREN:
+            self._children.popitem(last=False)
 
     def _find(self, stop: _Stop, listed: Iterable[pb.StopOrder]) -> pb.StopOrder | None:
         taken = {other.stop_order_id for other in self._stops.values() if other is not stop}

@@ -18,7 +18,7 @@ import grpc.aio
 
 from live.broker.client import BrokerClient, OrderReport, status_of
 from live.broker.errors import STREAM_TOO_OLD, TOO_MANY_STREAMS, classify
-from live.broker.levels import Levels, levels
+from live.broker.levels import Levels, PlainBook, levels
 from live.clock import MarketClock
 from live.core.events import Book, Event, Quarantine, Trade, TradingStatus
 from market.contract import convert
@@ -29,6 +29,8 @@ from market.types import BUY, SELL, Instrument
 
 PING_MS = 5_000
 MUTE_INTERVALS = 2.5
+MUTE_STEP = 0.1
+"""The limit moves on in steps of this part of itself: not with every one of a thousand books a second."""
 SUBSCRIBE_TIMEOUT_S = 10.0
 STREAM_COUNT_REFRESH_S = 120.0
 _SIDE = {pb.TRADE_DIRECTION_BUY: BUY, pb.TRADE_DIRECTION_SELL: SELL}
@@ -105,13 +107,17 @@ class _Life:
     async def _read_all(self, call: Any, generation: int, take: Callable[[Any], None]) -> None:
         mute_s = self.ping_ms / 1000 * MUTE_INTERVALS
         loop = asyncio.get_running_loop()
+        step_s = mute_s * MUTE_STEP
+        moved_at = loop.time()
         try:
-            async with asyncio.timeout(mute_s) as limit:
+            async with asyncio.timeout(mute_s + step_s) as limit:
                 while (message := await call.read()) is not grpc.aio.EOF:
                     if generation != self.generation:
                         self.late_messages += 1
                         break
-                    limit.reschedule(loop.time() + mute_s)
+                    if (now := loop.time()) - moved_at > step_s:
+                        moved_at = now
+                        limit.reschedule(now + mute_s + step_s)
                     self.messages += 1
                     take(message)
         except TimeoutError:
@@ -144,12 +150,15 @@ class MarketDataStream(_Life):
         on_up: Callable[[], None],
     ) -> None:
         super().__init__()
+        from live.broker.book_wire import BookReader  # numba, which nothing else here needs
+
         self._client, self._instruments, self._clock, self._emit = client, dict(instruments), clock, emit
         self._depth, self._on_up = depth, on_up
         self._missing: set[str] = set()
         self._distrusted: set[str] = set()
         self._closed: set[str] = set()
         self._books: dict[str, tuple[float, Levels | None]] = {}
+        self._reader = BookReader(instruments.values())
         self._is_up = False
         self._up_at = 0.0
         self.clock_skew_ns = 0
@@ -157,9 +166,8 @@ class MarketDataStream(_Life):
 
     async def run_once(self) -> None:
         """Subscribes and reads until the stream ends; always raises StreamDown."""
-        call = stub(self._client.channel, "MarketDataStreamService/MarketDataStream")(
-            metadata=self._client.access.metadata
-        )
+        open_stream = stub(self._client.channel, "MarketDataStreamService/MarketDataStream", read=self._read)
+        call = open_stream(metadata=self._client.access.metadata)
         generation = self._begin(call)
         self._is_up = False
         self._books.clear()
@@ -239,7 +247,13 @@ class MarketDataStream(_Life):
             ),
         ]
 
-    def _take(self, message: pb.MarketDataResponse) -> None:
+    def _read(self, raw: bytes) -> PlainBook | pb.MarketDataResponse:
+        return self._reader.read(raw) or pb.MarketDataResponse.FromString(raw)
+
+    def _take(self, message: PlainBook | pb.MarketDataResponse) -> None:
+        if isinstance(message, PlainBook):
+            self._believe(message, self._clock.now_ns())
+            return
         kind = message.WhichOneof("payload")
         if kind == "orderbook":
             self._book(message.orderbook)
@@ -291,11 +305,15 @@ class MarketDataStream(_Life):
         except ConversionError as error:
             self._distrust(now_ns, instrument.ticker, str(error))
             return
-        self._books[book.instrument_uid] = (asyncio.get_running_loop().time(), now)
-        if instrument.ticker in self._distrusted:
-            self._distrusted.discard(instrument.ticker)
-            self._emit(Quarantine(now_ns, instrument.ticker, False, "sound books arrive again"))
-        self._emit(Book(now_ns, instrument.ticker, convert.to_ns(book.time), *now, book.is_consistent))
+        self._believe(PlainBook(instrument, convert.to_ns(book.time), now, book.is_consistent), now_ns)
+
+    def _believe(self, book: PlainBook, now_ns: int) -> None:
+        ticker = book.instrument.ticker
+        self._books[book.instrument.uid] = (asyncio.get_running_loop().time(), book.levels)
+        if ticker in self._distrusted:
+            self._distrusted.discard(ticker)
+            self._emit(Quarantine(now_ns, ticker, False, "sound books arrive again"))
+        self._emit(Book(now_ns, ticker, book.exch_ns, *book.levels, book.consistent))
 
     def _trade(self, trade: pb.Trade) -> None:
         instrument = self._instruments.get(trade.instrument_uid)

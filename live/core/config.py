@@ -123,6 +123,8 @@ class ExecutionConfig(_Section):
     vwap_market_share_ppm: int = 800_000
     limit_improvement_ticks: int = 1
     order_timeout_ns: int = 1_500 * MILLISECOND_NS
+    timeout_action: str = "cancel"
+    """What becomes of a limit rest past its time: ``cancel``, or ``market`` (the rest is taken at market)."""
     exchange_stop: bool = False
     slippage_ticks: int = 0
     """Expected slippage of each side, part of the cost that an edge must clear."""
@@ -149,6 +151,7 @@ class ExecutionConfig(_Section):
             ),
         )  # fmt: skip
         self._require(self.vwap_market_share_ppm <= 1_000_000, "vwap_market_share_ppm", "0..1000000")
+        self._require(self.timeout_action in ("cancel", "market"), "timeout_action", "cancel, market")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class Desk:
         self.orders = Orders()
         self.placed = 0
         self.last_fill_ns: dict[str, int] = {}
+        self.timed_out: set[str] = set()
+        """Limit rests that were withdrawn for their time; of working orders only."""
         self.restored_ns = -1
         """Time of the checkpoint that we go on from: orders placed before are in it, or long done. One placed
         at that very moment is in it, or came right after."""
@@ -295,6 +297,7 @@ class Desk:
                     self._query(order)
                     self.cancel(order, "the cancel had no effect yet")
             elif order.order_type == "limit" and now_ns - order.placed_ns >= execution.order_timeout_ns:
+                self.timed_out.add(order.client_order_id)
                 self.cancel(order, "ORDER_TIMEOUT")
 
     # ---- after a restart
@@ -337,6 +340,7 @@ class Desk:
     def presume_gone(self, order: Order) -> None:
         """The broker neither lists the order nor answers about it, and positions agree: it never lived."""
         order.state, order.changed_ns = CANCELLED, self._out.now_ns
+        self.timed_out.discard(order.client_order_id)
         self._out.audit("ORDER", "ORDER_PRESUMED_GONE", client_order_id=order.client_order_id)
         self.orders.refile(order)
         self._settle_unknown(order.ticker)

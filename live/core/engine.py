@@ -27,7 +27,7 @@ from live.core.reconcile import Reconciler
 from live.core.risk import RiskState
 from live.core.spread import Spread, SpreadWatch, in_bps
 from live.core.trader import Trader
-from market.types import Instrument
+from market.types import SECOND_NS, Instrument
 
 SNAPSHOT_FORMAT = 1
 
@@ -192,6 +192,7 @@ class Engine:
     def _on_order_update(self, update: ev.OrderUpdate) -> None:
         order = self._desk.on_update(update)
         if order is not None:
+            self._trader.after_timeout(order)
             self._trader.manage(order.ticker)
 
     def _on_resume(self, event: ev.Resume) -> None:
@@ -301,19 +302,28 @@ class Engine:
     def restore(self, snapshot: dict[str, Any], now_ns: int | None = None) -> None:
         """Go on from the snapshot of an earlier session; before the first event. Raises ``BadSnapshot``.
 
-        ``now_ns``, the driver's time, lets a snapshot from the future (a paper exchange that was wound back)
-        be refused.
+        ``now_ns``, the latest time that it may be from, lets a snapshot from the future be refused: until
+        then time would stand still. An engine that refused one is of no further use.
 
         Working orders become UNKNOWN until the broker says, and nothing is sent before the first
         ``Reconciled``. Holds that only time, a person or a new model may lift survive; the others are found
         out afresh.
         """
-        self._check_restorable(snapshot)
-        if now_ns is not None and snapshot["now_ns"] > now_ns:
+        try:
+            self._check_restorable(snapshot)
+            if now_ns is not None and snapshot["now_ns"] > now_ns:
+                ahead_s = (snapshot["now_ns"] - now_ns) / SECOND_NS
+                raise BadSnapshot(
+                    f"it is from {ahead_s:.0f} s ahead of the clock: that was set back, or was wrong when "
+                    "it was written; set the clock right"
+                )
+            self._take_over(snapshot)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadSnapshot(
-                f"the checkpoint is from market time {snapshot['now_ns']}, after {now_ns}: "
-                f"the paper market was wound back, remove the checkpoint to start afresh"
-            )
+                f"another version of the program wrote it ({type(error).__name__}: {error}); go on with it"
+            ) from None
+
+    def _take_over(self, snapshot: dict[str, Any]) -> None:
         self._out.now_ns = self._desk.restored_ns = snapshot["now_ns"]
         self._risk.restore(snapshot["risk"])
         self._portfolio.restore(snapshot["portfolio"])
@@ -337,7 +347,14 @@ class Engine:
         if self.events:
             raise BadSnapshot("an engine is restored before its first event, not after")
         if snapshot.get("format") != SNAPSHOT_FORMAT:
-            raise BadSnapshot(f"checkpoint format {snapshot.get('format')!r} is not {SNAPSHOT_FORMAT}")
+            raise BadSnapshot(
+                f"its format is {snapshot.get('format')!r}, this version reads {SNAPSHOT_FORMAT}; go on with "
+                "the version that wrote it"
+            )
+        if other := snapshot.keys() ^ self.snapshot().keys():
+            raise BadSnapshot(
+                f"another version of the program wrote it ({', '.join(sorted(other))}); go on with it"
+            )
         if snapshot["session_key"] == self.session_key:
             raise BadSnapshot(
                 "a new session needs a new session key: with the old one order ids would repeat"

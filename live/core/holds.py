@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
+from live.core.whole import whole
+
 Tag = Literal["ORDER", "RISK", "RESOURCE", "SESSION", "CONNECTIVITY", "MODEL"]
 """The tags of the audit log."""
 
@@ -52,7 +54,7 @@ class Hold:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Hold:
-        return cls(**{**fields, "severity": Severity[fields["severity"]]})
+        return whole(cls, {**fields, "severity": Severity[fields["severity"]]})
 
 
 @dataclass(frozen=True, slots=True)

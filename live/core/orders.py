@@ -13,6 +13,7 @@ from typing import Any
 
 from live.core.commands import OrderType, Role
 from live.core.events import FillInfo, OrderUpdate
+from live.core.whole import whole
 
 INTENT, NEW, PARTIAL, FILLED = "INTENT", "NEW", "PARTIAL", "FILLED"
 CANCELLED, REJECTED, UNKNOWN = "CANCELLED", "REJECTED", "UNKNOWN"
@@ -187,5 +188,5 @@ class Orders:
     def from_list(cls, rows: list[dict[str, Any]]) -> Orders:
         orders = cls()
         for row in rows:
-            orders.add(Order(**{**row, "trade_ids": list(row["trade_ids"])}))
+            orders.add(whole(Order, {**row, "trade_ids": list(row["trade_ids"])}))
         return orders

@@ -12,6 +12,7 @@ from live.core.orders import Order
 from live.core.outbox import HoldBoard, Outbox
 from live.core.positions import Position
 from live.core.risk import RiskState
+from live.core.whole import whole
 from live.core.words import roubles
 from market.types import Instrument
 
@@ -187,5 +188,5 @@ class Portfolio:
         for ticker, row in fields["positions"].items():
             if ticker in self.positions:
                 self.positions[ticker] = Position.from_dict(row)
-        self.holdings = {t: Holding(**h) for t, h in fields["holdings"].items() if t in self.positions}
+        self.holdings = {t: whole(Holding, h) for t, h in fields["holdings"].items() if t in self.positions}
         self._marks = {t: m for t, m in fields["marks"].items() if t in self.positions}

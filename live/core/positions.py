@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from live.core.whole import whole
 from market.types import Instrument
 
 
@@ -113,4 +114,4 @@ class Position:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Position:
         trip = fields["trip"]
-        return cls(**{**fields, "trip": Trip(**trip) if trip else None})
+        return whole(cls, {**fields, "trip": whole(Trip, trip) if trip else None})

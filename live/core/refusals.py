@@ -20,6 +20,7 @@ class Reason(StrEnum):
     ORDER_WORKING = "ORDER_WORKING"
     ORDER_RATE = "ORDER_RATE"
     PRICE_COLLAR = "PRICE_COLLAR"
+    BEYOND_STOP = "BEYOND_STOP"
 
 
 class Throttle:

@@ -12,8 +12,10 @@ from live.core.desk import Desk
 from live.core.events import Book, InferenceFailed, Scores
 from live.core.gates import Gates
 from live.core.holds import Severity
+from live.core.orders import CANCELLED, Order
 from live.core.outbox import HoldBoard, Outbox
-from live.core.plan import Exposure, OrderPlan, Touch, legs, loss_per_lot_nano, stop_distance_ticks, volume
+from live.core.plan import OrderPlan, Touch
+from live.core.planner import Planner, touch_of
 from live.core.portfolio import Holding, Portfolio
 from live.core.refusals import Reason, Throttle
 from live.core.signals import Signal
@@ -34,6 +36,7 @@ class Trader:
         self.refusals: dict[str, int] = {}
         self.signals = 0
         self._told = Throttle()
+        self._planner = Planner(config, instruments, markets, gates, desk, portfolio, board, out)
         self._config = config
         self._instruments = instruments
         self._markets = markets
@@ -75,7 +78,7 @@ class Trader:
                 scores.source,
             )
             if signal is not None:
-                self._enter(signal, _touch_of(book))
+                self._enter(signal, touch_of(book))
 
     def _judge(self, scores: Scores, holding: Holding, cost: int, threshold: int | None) -> None:
         """Is the position to end for what the model now expects?"""
@@ -90,7 +93,7 @@ class Trader:
     def _cost(self, book: Book) -> int:
         slippage_ticks = self._config.execution.slippage_ticks
         return signals.cost_millibps(
-            book.bid_px[0], book.ask_px[0], self._fee_ppm(book.ticker), slippage_ticks
+            book.bid_px[0], book.ask_px[0], self._planner.fee_ppm(book.ticker), slippage_ticks
         )
 
     def on_inference_failed(self, event: InferenceFailed) -> None:
@@ -140,7 +143,7 @@ class Trader:
         cost = self._cost(book)
         self._enter(
             Signal(event.trace_id, ticker, direction, p_e6, 0, cost, 0, confidence, "fallback"),
-            _touch_of(book),
+            touch_of(book),
         )
 
     def _fallback_unavailable(self, ticker: str, why: str) -> None:
@@ -154,7 +157,7 @@ class Trader:
     def _enter(self, signal: Signal, touch: Touch) -> None:
         """Make the plan of a signal and send it, or refuse it by name."""
         self.signals += 1
-        plan = self._plan(signal, touch)
+        plan = self._planner.entry(signal.trace_id, signal.ticker, signal.direction, touch)
         if not isinstance(plan, OrderPlan):
             reason, detail = plan
             if self._refuse(signal.trace_id, signal.ticker, reason, detail):
@@ -170,71 +173,24 @@ class Trader:
         for leg in plan.legs:
             self._desk.enter(plan, leg, f"SIGNAL {signal.source}")
 
-    def _plan(self, signal: Signal, touch: Touch) -> OrderPlan | tuple[str, str]:
-        """The plan that every limit allows, or (reason, detail) of the first that does not."""
-        ticker, risk, now_ns = signal.ticker, self._config.risk, self._out.now_ns
-        market = self._markets[ticker]
-        hold = self._board.holds.blocking(ticker, reduces=False)
-        if hold is not None:
-            return f"HOLD_{hold.name}", hold.reason
-        if market.book is None or now_ns - market.book.now_ns > self._config.books.max_age_ns:
-            return Reason.STALE_BOOK, "the last believed book is too old"
-        if self._desk.orders.working(ticker):
-            return Reason.ORDER_WORKING, "an order is still working"
-        sum_tr2, bars = market.bars.true_ranges(now_ns)
-        if bars < risk.atr_min_bars:
-            return Reason.ATR_WARMUP, f"{bars} of {risk.atr_min_bars} one-minute bars"
-        entry_ticks, touch_lots = touch.entry(signal.direction)
-        if self._outside_collar(entry_ticks, market):
-            return (
-                Reason.PRICE_COLLAR,
-                f"{entry_ticks} is over {risk.price_collar_bps} bps from the middle of the book",
-            )
-        distance = stop_distance_ticks(
-            sum_tr2, bars, touch.spread_ticks, self._gates.model.stop_multiplier_e3
-        )
-        stop_ticks = entry_ticks - signal.direction * distance
-        instrument = self._instruments[ticker]
-        allowed = volume(
-            risk,
-            self._exposure(ticker),
-            loss_per_lot=loss_per_lot_nano(instrument, entry_ticks, stop_ticks, self._fee_ppm(ticker)),
-            value_per_lot=instrument.notional_nano(entry_ticks, 1),
-            touch_lots=touch_lots,
-        )
-        if allowed.lots == 0:
-            return f"VOLUME_{allowed.bound_by}", "no room for one lot"
-        planned = legs(signal.direction, allowed.lots, touch, self._config.execution)
-        if self._risk.orders.count(now_ns) + len(planned) > risk.max_orders_per_minute:
-            return Reason.ORDER_RATE, f"{risk.max_orders_per_minute} orders a minute are used up"
-        return OrderPlan(signal.trace_id, ticker, signal.direction, allowed, entry_ticks, stop_ticks, planned)
-
-    def _outside_collar(self, entry_ticks: int, market: Market) -> bool:
-        """Further than the collar from the mid now, or from the mid one book ago (a jump is not a price)."""
-        collar = self._config.risk.price_collar_bps
-        mids = (market.mid2, market.previous_mid2)
-        return any(abs(2 * entry_ticks - mid2) * 10_000 > collar * mid2 for mid2 in mids)
-
-    def _exposure(self, ticker: str) -> Exposure:
-        """What is held and what working entries may add, at the touch (limit price where there is one)."""
-        prices = {t: m.mid2 // 2 for t, m in self._markets.items() if m.mid2}
-        gross = self._portfolio.gross_nano(prices)
-        ticker_lots, ticker_nano = abs(self._portfolio.lots(ticker)), 0
-        if ticker_lots:
-            ticker_nano = abs(self._instruments[ticker].notional_nano(prices.get(ticker, 0), ticker_lots))
-        for order in self._desk.orders.all_working():
-            if order.role == "ENTRY":
-                price = order.price_ticks or prices.get(order.ticker, 0)
-                value = abs(self._instruments[order.ticker].notional_nano(price, order.lots_open))
-                gross += value
-                if order.ticker == ticker:
-                    ticker_lots += order.lots_open
-                    ticker_nano += value
-        return Exposure(ticker_lots, ticker_nano, gross)
-
-    def _fee_ppm(self, ticker: str) -> int:
-        own = self._config.fee_ppm.get(ticker)
-        return self._gates.model.fee_ppm.get(ticker, 0) if own is None else own
+    def after_timeout(self, order: Order) -> None:
+        """A limit rest that nobody took in time is withdrawn: what is left of it goes to market, where the
+        configuration wants that and every limit still allows it.
+        """
+        if order.client_order_id not in self._desk.timed_out or not order.settled:
+            return
+        self._desk.timed_out.discard(order.client_order_id)
+        holding = self._portfolio.holdings.get(order.ticker)
+        left = order.lots - order.lots_filled
+        if self._config.execution.timeout_action != "market" or order.state != CANCELLED or left <= 0:
+            return
+        if holding is None or holding.exit_reason or holding.direction != order.side:
+            return
+        plan = self._planner.rest(order, holding)
+        if isinstance(plan, OrderPlan):
+            self._desk.enter(plan, plan.legs[0], "ORDER_TIMEOUT")
+        else:
+            self._refuse(order.trace_id, order.ticker, *plan)
 
     # ---- leaving
 
@@ -373,7 +329,3 @@ class Trader:
                 str(outcome),
             )
         )
-
-
-def _touch_of(book: Book) -> Touch:
-    return Touch(book.bid_px[0], book.bid_qty[0], book.ask_px[0], book.ask_qty[0])

@@ -42,6 +42,7 @@ _SESSION = {
     "trading is open": "торги открыты",
     "not available for trading": "инструмент недоступен для торгов",
     "waiting until {time} {zone} ({seconds} s)": "жду до {time!s} {zone!s} ({seconds!s} с)",
+    "market time was {seconds} s behind the broker's": "рыночное время отставало от брокера на {seconds!s} с",
     "the most tradable by spread, depth and turnover": "лучшие по спреду, глубине и обороту",
 }  # fmt: skip
 _PEOPLE = {

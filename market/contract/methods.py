@@ -151,11 +151,12 @@ SERVICES: dict[str, tuple[Method, ...]] = {
 """The same methods grouped by service."""
 
 
-def stub(channel: Any, key: str) -> Any:
+def stub(channel: Any, key: str, *, read: Callable[[bytes], Any] | None = None) -> Any:
     """A client callable for "Service/Method" on a ``grpc.Channel`` or ``grpc.aio.Channel``.
 
     It is the ordinary multi-callable of grpc: give it the request (or nothing, for a bidi stream) and
-    metadata. Raises KeyError for a method that is not in ``METHODS``.
+    metadata. ``read`` makes something else of an answer's bytes than the contract's message. Raises KeyError
+    for a method that is not in ``METHODS``.
     """
     method = METHODS[key]
     make = {
@@ -166,7 +167,7 @@ def stub(channel: Any, key: str) -> Any:
     return make(
         method.path,
         request_serializer=method.request.SerializeToString,
-        response_deserializer=method.response.FromString,
+        response_deserializer=read or method.response.FromString,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ import pytest
 from features.batch import compute
 from features.layout import BINS, SPREADS
 from features.schema import NAMES, F
-from features.stoikov import micro_price_table
+from features.stoikov import lines, micro_price_table
 from features.stream import FeatureStream
+from flows.cli import main
+from market.errors import RecordingError
+from market.recording import write_recording
 from market.simulator import SimSpec, simulate_market
 from market.types import DEPTH, SECOND_NS, Books, Instrument, InstrumentDay, Trades
 
@@ -74,6 +79,23 @@ def test_the_learnt_micro_price_is_stoikovs_fixed_point() -> None:
     assert np.ptp(offline[late]) > 0.8, "there is something to learn"
     assert np.corrcoef(offline[late], learnt[late])[0, 1] > 0.97
     assert np.abs(offline[late] - learnt[late]).mean() < 0.15 * np.abs(offline[late]).mean()
+
+
+def test_the_command_prints_the_fitted_table_beside_what_was_learnt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    day, path = made_market(8_000, 3), tmp_path / "recording"
+    write_recording(path, [day], source="simulator", watermark="SIMULATED", tariff="simulated", provenance={})
+    assert main(["features", "micro-price", str(path)]) == 0
+    head, columns, one, _, *rest, last = capsys.readouterr().out.splitlines()
+    assert head.startswith("MADE 2026-01-15: G in ticks over mid") and columns.count("..") == 2 * BINS
+    cells = [float(cell) for cell in one.split()[1:]]
+    assert cells == [-cell for cell in cells[::-1]] and cells[-1] > 0.2, "mirrored, and up where bids lead"
+    assert all(set(line.split()[-2:]) == {"-"} for line in rest), "spreads that never were"
+    assert float(re.search(r"correlation (\S+),", last)[1]) > 0.9  # type: ignore[index]
+    short = InstrumentDay(MADE, day.day, day.books.rows(slice(0, 300)), day.trades)
+    with pytest.raises(RecordingError, match="0 usable books, 100 are needed"):
+        list(lines(short))
 
 
 def test_the_micro_price_tells_the_next_second_of_a_simulated_market() -> None:

@@ -1,5 +1,5 @@
 """Bad input of the line: one clear error each, before anything is changed. (Servers that are down:
-test_platform.py; two promotions at once: test_promotion.py; recordings: test_stage_ingest.py.)"""
+test_platform_settings.py; two promotions at once: test_promotion.py; recordings: test_stage_ingest.py.)"""
 
 from __future__ import annotations
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
+import grimp
 import numpy as np
 import pytest
 import yaml
 
 from features.batch import FeatureTable
-from flows import compute, compute_features
+from flows import compute, compute_features, compute_labels
 from flows import params as params_file
 from flows.compute import Here
 from flows.stages import features as stage
+from flows.stages import labels as labels_stage
 from market.errors import ConfigError
 from market.recording import write_recording
 from market.simulator import LEAD_LAG_SPECS, simulate_market
@@ -40,11 +44,12 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def computed() -> list[str]:
+def computed(stage: ModuleType = stage) -> list[str]:
     """Runs the stage; the instrument-days that it did not take over."""
     said: list[str] = []
     stage.main(said.append)
-    return [line.split(":")[0] for line in said if "rows" in line and "unchanged" not in line]
+    days = [(re.match(r"\w+ \d{4}-\d\d-\d\d", line), line) for line in said]
+    return [day[0] for day, line in days if day is not None and "unchanged" not in line]
 
 
 @pytest.fixture
@@ -74,6 +79,27 @@ def test_a_new_day_costs_one_day_and_gives_what_all_days_at_once_give(
     record([d for d in market if d.day == DAYS[1]])
     assert computed() == []
     assert sorted(p.stem for p in Path("data/features").rglob("*.npz")) == [DAYS[1], DAYS[1]]
+
+
+def test_labels_of_a_new_day_cost_one_day_too(folder: Path, market: list[InstrumentDay]) -> None:
+    record([d for d in market if d.day == DAYS[0]])
+    computed()
+    assert computed(labels_stage) == [f"SIMG {DAYS[0]}", f"SIML {DAYS[0]}"]
+    record(market)
+    computed()
+    assert computed(labels_stage) == [f"SIMG {DAYS[1]}", f"SIML {DAYS[1]}"]
+    grown, told = content(Path("data/labels")), Path("artifacts/metrics/labels.json").read_bytes()
+    assert computed(labels_stage) == []
+    # Other settings, other features of one day: other labels, and back again to the same bytes.
+    Path("params.yaml").write_text("costs: {latency_ms: 200}\n")
+    assert len(computed(labels_stage)) == 4 and content(Path("data/labels")) != grown
+    Path("params.yaml").write_text("features:\n  leader: {SIMG: SIML}\n")
+    shutil.rmtree("data/labels")
+    assert len(computed(labels_stage)) == 4
+    assert (content(Path("data/labels")), Path("artifacts/metrics/labels.json").read_bytes()) == (grown, told)
+    record([d if d.instrument.ticker != "SIML" or d.day != DAYS[0] else cut(d) for d in market])
+    computed()
+    assert computed(labels_stage) == [f"SIMG {DAYS[0]}", f"SIML {DAYS[0]}"]  # SIML leads SIMG's features
 
 
 def test_what_changed_or_was_damaged_is_computed_again(
@@ -147,7 +173,8 @@ def test_no_stage_depends_on_where_it_is_computed() -> None:
         assert not [key for key in spec.get("params", []) if key.split(".")[0] == "compute"], name
         assert "flows/compute_dask.py" not in spec["deps"], name
     # Without it DVC would remove the partitions that the stage takes over.
-    assert stages["features"]["outs"] == [{"data/features": {"persist": True}}]
+    for name in ("features", "labels"):  # stage ingest: test_stage_ingest.py
+        assert stages[name]["outs"] == [{f"data/{name}": {"persist": True}}]
 
 
 # --- trials
@@ -214,8 +241,21 @@ def test_a_search_that_was_killed_costs_the_trials_that_are_missing(player, tmp_
         TrialRecord.open(journal, b"question")
 
 
-def test_what_the_kernel_imports_is_in_the_hash_of_a_partition() -> None:
-    root = Path(compute_features.__file__).resolve().parents[1]
-    texts = "".join(path.read_text() for path in (root / "features").glob("*.py"))
-    used = {f"market/{name}.py" for name in re.findall(r"^from market\.(\w+)", texts, re.M)}
-    assert used - {"market/errors.py"} <= set(compute_features.CODE)  # an error is no number
+@pytest.mark.parametrize(
+    ("made_by", "code", "hashed_as_data"),
+    [
+        ("features.batch", compute_features.CODE, "-"),
+        ("models.labelling", compute_labels.CODE, "features."),  # the features themselves are hashed
+    ],
+)
+def test_what_a_partition_is_made_by_is_in_its_hash(
+    made_by: str, code: tuple[str, ...], hashed_as_data: str
+) -> None:
+    graph = grimp.build_graph("market", "features", "models", cache_dir=None)
+    read_by = graph.find_upstream_modules("market.recording.recording") | {"market.recording.recording"}
+    used = {made_by} | graph.find_upstream_modules(made_by) | read_by
+    # An error, a commission (a setting of its own) and the name of a day are no numbers of a partition.
+    used -= {"market.errors", "market.fees", "market.days", "market", "features", "models"}
+    files = {name.replace(".", "/") for name in used if not name.startswith(hashed_as_data)}
+    known = tuple(name.removesuffix(".py") for name in code)
+    assert not [name for name in files if not any(name == k or name.startswith(f"{k}/") for k in known)]

@@ -13,12 +13,16 @@ import compute_parts
 import numpy as np
 import pytest
 
-from flows import compute, compute_backtests, compute_features
+from flows import compute, compute_backtests, compute_block, compute_features
 from flows.compute import ComputeError, Here, Pool
 from flows.compute_trials import search_on
 from flows.params import ComputeParams
+from live.config import engine_config
+from live.config_schema import Risk, RunnerConfig, Session
+from market.latency import Latency
 from market.recording import Recording
 from market.simulator import SimSpec, simulate_recording
+from models.bundle import Bundle
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "models"), str(TESTS / "live")]
@@ -82,6 +86,7 @@ def test_everything_is_the_same_although_a_worker_is_killed(folder: Path, asked:
         return {
             "trials": trials.log,
             "returns": trials.returns.tolist(),
+            "block": _block(folder, bundle, pool),
             "folds": study_at(features, labels, settings, lambda _: None, pool.map),
             "backtests": list(
                 compute_backtests.run(
@@ -99,6 +104,7 @@ def test_everything_is_the_same_although_a_worker_is_killed(folder: Path, asked:
     (folder / "trials.journal").unlink()
     assert found == _others(Here())
     assert found["folds"]["cpcv"]["paths"] == 3 and found["trials"][5]["number"] == 5
+    assert found["block"]["orders"] > 0 and list(found["block"]["variants"]) == ["dearer"]
     assert [t.day for t in found["backtests"]] == DAYS and all(t.books for t in found["backtests"])
     assert not list((folder / "runtime/compute").iterdir()), "what was spilled for the workers is still there"
 
@@ -136,6 +142,21 @@ def test_a_cluster_that_cannot_serve_is_one_sentence(
     assert "runs other code than this process: bring both to the same commit" in refused()
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert "set PREFECT_API_URL" in refused(replace(asked, address="tcp://10.0.0.1:8786"))
+
+
+def _block(folder: Path, bundle: Path, pool: Pool) -> dict[str, Any]:
+    """Both days as one block, as stage ``backtest`` trades it."""
+    recording = Recording.open(folder / "recording")
+    days = [recording.read("SIMP", day) for day in DAYS]
+    config = engine_config(
+        RunnerConfig(session=Session(enabled=False), risk=Risk(atr_min_bars=1)), {"SIMP": 0, "SIMA": 0}
+    )
+    return compute_block.run(
+        pool, recording, Bundle.load(bundle, folder / "keys/signing.pub"), config,
+        from_ns=int(days[0].books.recv_ns[0]) + 120 * 10**9, to_ns=int(days[1].books.recv_ns[-1]),
+        warmup_ns=120 * 10**9, fill_models=("queue",), queue="risk_averse", latency=Latency.of_ms(100),
+        slippage_ticks=0, max_orders=None, vary=lambda base: {"dearer": replace(base, slippage_ticks=1)},
+    ).to_dict()  # fmt: skip
 
 
 def _player() -> Any:

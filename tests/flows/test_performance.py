@@ -34,7 +34,7 @@ def _session(
         entry = START + i * 2 * MINUTE
         storage.put(Record("signals", {
             "session_id": name, "trace_id": f"{name}-{i}", "now_ns": entry, "ticker": "SIMP", "side": 1,
-            "outcome": "ENTRY",
+            "outcome": "ENTRY", "expected_move_millibps": 5_000,
         }))  # fmt: skip
         net = round(float(rng.normal(mean_rub, 2.0)) * 1e9)
         storage.put(Record("trips", {
@@ -59,7 +59,7 @@ def test_champion_and_challenger_on_the_market_that_both_saw(folder: Path) -> No
     found = performance.collect(folder, now=NOW)
     assert [v.name for v in found.versions] == ["prod v3 (paper)", "shadow v4 (shadow)"]
     (duel,) = found.duels
-    assert duel.minutes == 120 and duel.low_rub > 0 and duel.agreement == 1.0
+    assert duel.minutes == 120 and duel.low_rub > 0 and duel.moments.agreement == 1.0
     assert duel.line().endswith(": better") and "[SIMULATED]" in found.headline()
     assert found.rows()[0]["round trips"] == "60" and found.rows()[0]["fees RUB"] == "60.00"
 
@@ -74,6 +74,38 @@ def test_too_little_is_called_too_little(tmp_path: Path) -> None:
     found = performance.collect(tmp_path, now=NOW)
     assert found.rows()[0]["95 %"] == "too few round trips to say"
     assert found.duels[0].line().endswith("no difference shown")
+
+
+def test_a_shadow_beside_the_champion_comes_back(folder: Path) -> None:
+    """Lines as ``live.beside`` writes them, the last one torn by a kill."""
+    span = {"from_ns": START, "to_ns": START + 120 * MINUTE}
+    told = {"alias": "shadow", "version": "5", "file": "shadow-shadow.jsonl"}
+    storage = Storage.open(folder / "runtime/scalper.db", folder / "runtime/fallback.jsonl")
+    storage.put(Record("sessions", {"session_id": "a", "summary": json.dumps({**span, "shadow": told})}))
+    storage.close()
+    rows: list[dict[str, object]] = []
+    for i in range(0, 60, 2):
+        at, net = START + i * 2 * MINUTE, 10**9 * (i % 5)
+        rows += [
+            {"kind": "signal", "now_ns": at, "trace_id": f"a-{i}", "ticker": "SIMP", "direction": 1,
+             "expected_move_millibps": 9_000, "outcome": "ENTRY"},
+            {"kind": "order", "now_ns": at}, {"kind": "fill", "now_ns": at},
+            {"kind": "trip", "exit_ns": at + MINUTE, "net_nano": net, "fees_nano": 10**9},
+        ]  # fmt: skip
+    file = folder / "runtime/session/a/shadow-shadow.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"kind":"tri')
+    found = performance.collect(folder, now=NOW)
+    (beside,) = [v for v in found.versions if v.mode == "beside"]
+    assert beside.name == "shadow v5 (beside prod)" and beside.minutes == 120
+    assert (len(beside.signals), beside.fills, len(beside.trips)) == (30, 30, 30)
+    assert beside.net_rub == sum(i % 5 for i in range(0, 60, 2))
+    (duel,) = [d for d in found.duels if d.challenger == beside.name]
+    assert duel.champion == "prod v3 (paper)" and duel.moments.agreement == 0.5
+    assert "and 30 in all, expecting 9.00 bp where the champion expected 5.00" in duel.line()
+    file.write_text("{}x\n")
+    with pytest.raises(ScalperError, match=r"shadow-shadow\.jsonl line 1 is not JSON"):
+        performance.collect(folder, now=NOW)
 
 
 def test_the_page_opens_without_a_network_and_escapes_what_it_shows(folder: Path) -> None:

@@ -3,10 +3,10 @@ does (talk to the outside)."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
-import re
 import signal
 import socket
 import sqlite3
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import own_network
 import psutil
 import pytest
+import test_drift_report
 import tiny_line
 import yaml
 
@@ -37,8 +41,8 @@ from flows import (
     servers,
     workspace,
 )
-from flows.cli import main
-from market.errors import ConfigError, ScalperError
+from flows.supervisor import answers
+from market.recording import Recording
 from models import registry
 
 LOCAL = ("127.0.0.1", "::1", "localhost", "unix", "None", "0.0.0.0", "::", "")
@@ -48,120 +52,17 @@ BUSY_S = 600.0
 """What anything may take on a machine that does other things as well."""
 
 
-def test_a_taken_port_is_one_error_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with socket.socket() as taken:
-        taken.bind((platform.HOST, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert main(["up", "--prefect-port", str(port)]) == 2
-    said = capsys.readouterr().err
-    assert f"port {port} for Prefect cannot be used" in said and "--prefect-port" in said
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_registry_server_starts_lean_and_silent() -> None:
-    settings = platform.server_settings()
-    assert settings["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
-    assert settings["MLFLOW_DISABLE_TELEMETRY"] == "true"
-
-
-def test_settings_of_another_form_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "mlflow").mkdir()
-    (tmp_path / "mlflow" / "server.env").write_text("# fine\nNAME value\n")
-    with pytest.raises(ConfigError, match=r"server\.env line 2: 'NAME value' is not NAME=value"):
-        platform.server_settings(tmp_path)
-
-
-def test_the_compose_file_holds_together() -> None:
-    """Docker itself is asked where it can be; here: what names what, and what is open to whom."""
-    text = (workspace.PROJECT / "mlflow" / "compose.yaml").read_text()
-    tree = yaml.safe_load(text)
-    services = tree["services"]
-    for name, service in services.items():
-        assert set(service.get("depends_on", [])) <= set(services), name
-        for volume in service.get("volumes", []):
-            assert volume.partition(":")[0] in tree["volumes"], f"{name}: {volume} is declared nowhere"
-        for port in service.get("ports", []):
-            assert port.startswith("127.0.0.1:"), f"{name} is open to other machines"
-        for file in service.get("env_file", []):
-            assert (workspace.PROJECT / "mlflow" / file).is_file()
-        image = service.get("image", "")
-        assert "build" in service or image.partition(":")[2] not in ("", "latest"), f"{name} is not pinned"
-    assert services["db"]["configs"][0]["source"] in tree["configs"]
-    # Passwords come from the environment, each is needed, and the head of the file names it.
-    asked = set(re.findall(r"\$\{(\w+)", text))
-    assert asked == set(re.findall(r"\$\{(\w+):\?\}", text)) and all(text.count(n) > 1 for n in asked)
-    assert all(name in text.partition("services:")[0] for name in asked)
-    # The same servers as the lock's, which the tests run.
-    lock = (workspace.PROJECT / "requirements" / "platform.lock").read_text()
-    for name, pattern in (("mlflow", r"mlflow==([\d.]+)"), ("prefect", r"prefecthq/prefect:([\d.]+)-")):
-        assert f"\n{name}=={re.findall(pattern, text)[0]}" in lock
-    assert "--workers 1" in services["mlflow"]["command"]
-
-
-def test_addresses_move_the_data_elsewhere_and_hide_their_passwords(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in platform.ADDRESSES:
-        monkeypatch.delenv(name, raising=False)
-    assert platform.registry_settings(workdir=tmp_path)["registry"] == "sqlite:///runtime/mlflow/mlflow.db"
-    (tmp_path / ".env").write_text(
-        "MLFLOW_BACKEND_STORE_URI=postgresql://me:secret@db/mlflow\nMLFLOW_ARTIFACTS_DESTINATION=s3://b/a\nOTHER=1\n"
-    )
-    command = platform.mlflow_command(tmp_path, 5000)
-    assert "postgresql://me:secret@db/mlflow" in command and "s3://b/a" in command
-    # Clients then go through the server: only it has the database's and the bucket's keys.
-    assert platform.registry_settings(workdir=tmp_path)["registry"] == "http://127.0.0.1:5000"
-    monkeypatch.setenv("SCALPER_REGISTRY", "http://registry:5000")
-    assert platform.registry_settings(workdir=tmp_path)["registry"] == "http://registry:5000"
-    assert platform.secrets_hidden("postgresql://me:secret@db/mlflow") == "postgresql://me@db/mlflow"
-    assert "OTHER" not in platform.addresses(tmp_path)
-
-
-def test_without_servers_each_command_says_how_to_start_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["down"]) == 0 and main(["status"]) == 0
-    said = capsys.readouterr().out
-    assert "was not running" in said and "scalper up starts it" in said
-    with pytest.raises(ConfigError, match="start it with `scalper up`"):
-        servers.running(tmp_path)
-
-
-def test_a_server_that_is_down_is_one_sentence() -> None:
-    with pytest.raises(ScalperError, match=r"does not answer .*: start it with `scalper up`"):
-        prefect_api.start("http://127.0.0.1:9/api", "retrain")
-
-
-def test_every_deployment_explains_itself() -> None:
-    pytest.importorskip("prefect")
-    from flows import serve
-
-    for one, made in zip(deployments.ALL, serve.deployments(Path.cwd()), strict=True):
-        assert made.description == one.text and made.entrypoint == one.entrypoint
-        properties = made._parameter_openapi_schema.properties
-        assert properties["workdir"]["description"]
-        lacking = [name for name, field in properties.items() if not field.get("description")]
-        assert not lacking, f"{one.name}: the form does not explain {lacking}"
-        assert made.concurrency_limit == 1 and "scalper" in made.tags
-
-
-# --- real servers -----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Running:
     """The platform of ``folder``, a tiny line that is built; in ``slow`` lies another line, whose only stage
-    takes as long as it is let."""
+    takes as long as it is let. ``open``: why the servers share this machine's network, empty where they have
+    one of their own."""
 
     folder: Path
     slow: Path
     state: dict[str, Any]
     connects: Path
+    open: str
 
     @property
     def api(self) -> str:
@@ -220,16 +121,27 @@ def running(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     connects = folder / "connects.log"
     watched = Path(__file__).parent / "connects"
     env = {**os.environ, "PYTHONPATH": str(watched), "CONNECTS_LOG": str(connects)}
-    argv = [sys.executable, "-m", "flows.cli", "-C", str(folder), "up"]
-    argv += ["--prefect-port", str(_free_port()), "--mlflow-port", str(_free_port())]
-    done = subprocess.run(
-        argv, cwd=workspace.PROJECT, env=env, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    try:
-        yield Running(folder, slow, servers.running(folder), connects)
-    finally:
-        servers.down(folder)
+
+    def up(ports: list[int]) -> list[str]:
+        argv = [sys.executable, "-m", "flows.cli", "-C", str(folder), "up"]
+        return [*argv, "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
+
+    refusal = own_network.refusal()
+    with contextlib.ExitStack() as stack:
+        if refusal:
+            done = subprocess.run(
+                up([_free_port(), _free_port()]), cwd=workspace.PROJECT, env=env, text=True, check=False,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            status, said = done.returncode, done.stdout
+        else:
+            inside = own_network.own_network(2, up, cwd=workspace.PROJECT, env=env)
+            status, said = stack.enter_context(inside)
+        assert status == 0, said
+        try:
+            yield Running(folder, slow, servers.running(folder), connects, refusal)
+        finally:
+            servers.down(folder)
 
 
 ASKED: dict[str, dict[str, Any]] = {
@@ -237,8 +149,9 @@ ASKED: dict[str, dict[str, Any]] = {
     "retrain": {"promote_to": "challenger", "reason": "a test"},
     "calibrate": {},
     "ingest": {},
+    "drift-report": {"workdir": "drifted"},
     "performance-report": {"database": "nowhere.db"},
-    "science": {"data": "nowhere"},
+    "science": {"data": "foreign", "only": "amzn"},
 }
 
 
@@ -247,6 +160,9 @@ def asked(running: Running) -> dict[str, str]:
     """One run of each of ``ASKED``, all asked for at once: most of a run's time is its start."""
     wish = json.dumps({"ticker": "SIMP", "reason": "win rate 0.31 below 0.35", "manifest_sha256": "0" * 64})
     (running.folder / "runtime" / "calibration_queue.jsonl").write_text(f"{wish}\n{wish}\n")
+    drifted = test_drift_report.build_bundle(running.folder / "drifted")
+    test_drift_report.keep_rows(running.folder / "drifted", drifted.sha256, 400, shift=1.5)
+    _foreign_day(running.folder / "foreign", Recording.open(running.folder / "data" / "recording"))
     return {name: prefect_api.start(running.api, name, given) for name, given in ASKED.items()}
 
 
@@ -312,13 +228,33 @@ class TestRunning:
         assert days == [f"{ticker}/2026-01-15" for ticker in ("SIMA", "SIMF", "SIMP")]
         assert "SIMULATED recording" in left["ingest"]["data"]
 
-    def test_failures_are_told_with_what_to_do(self, running: Running, asked: dict[str, str]) -> None:
-        for name, todo in (("performance-report", "trading is not affected"), ("science", "SCALPER_DATA")):
-            found = running.until(asked[name], "FAILED", "COMPLETED", "CRASHED")
-            assert found["state"]["type"] == "FAILED"
-            _wait(lambda run=found["name"]: _told(running, run), f"the notice about {name}")  # type: ignore[misc]
-            (told,) = _told(running, found["name"])
-            assert told.kind == "FAILED" and todo in told.todo
+    def test_the_drift_report_judges_draws_and_raises_the_alarm(
+        self, running: Running, asked: dict[str, str]
+    ) -> None:
+        left = running.artifacts(running.completed(asked["drift-report"])["id"])
+        rows = json.loads(left["drift"]["data"])
+        assert {row["instrument"] for row in rows} == {"SIMP"} and {row["drifted"] for row in rows} == {"YES"}
+        assert "# CRITICAL drift: 10 of 10 columns" in left["drift-report"]["data"]
+        folder = running.folder / "drifted" / "artifacts" / "drift_report"
+        assert (folder / "drift.html").as_uri() in left["drift-page"]["data"]
+        assert len(list(folder.glob("evidently-SIMP-*.html"))) == 1
+        wanted = {"filter": {"event": {"name": ["scalper.drift.alert"]}}}
+        _wait(lambda: bool(prefect_api.post(running.api, "events/filter", wanted)["events"]), "the alarm")
+
+    def test_science_measures_a_recording_and_leaves_its_report(
+        self, running: Running, asked: dict[str, str]
+    ) -> None:
+        left = running.artifacts(running.completed(asked["science"])["id"])
+        report = left["science"]["data"]
+        assert "LOBSTER AMZN" in report and "| ensemble |" in report and "L1 imbalance" in report
+        assert (running.folder / "artifacts" / "science" / "science.html").is_file()
+
+    def test_a_failure_is_told_with_what_to_do(self, running: Running, asked: dict[str, str]) -> None:
+        found = running.until(asked["performance-report"], "FAILED", "COMPLETED", "CRASHED")
+        assert found["state"]["type"] == "FAILED"
+        _wait(lambda: bool(_told(running, found["name"])), "the notice about it")
+        (told,) = _told(running, found["name"])
+        assert told.kind == "FAILED" and "trading is not affected" in told.todo
 
     def test_the_page_in_a_real_browser(self, running: Running, asked: dict[str, str]) -> None:
         """Deployments listed, a run completed, its artifacts visible, and no other server asked."""
@@ -392,14 +328,37 @@ class TestRunning:
         assert any("prefect" in text for text in lines) and any("mlflow" in text for text in lines)
         assert [text for text in lines if text.split()[1] not in LOCAL] == []
 
+    def test_all_of_it_works_without_a_network(self, running: Running) -> None:
+        """What is tested above ran where nothing but loopback exists."""
+        if running.open:
+            pytest.skip(f"no network of its own can be made here ({running.open})")
+        for pid in servers.running(running.folder)["services"].values():
+            assert Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+            interfaces = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+            assert [text.split(":")[0].strip() for text in interfaces] == ["lo"]
+
     def test_down_ends_all_of_it(self, running: Running) -> None:
         state = servers.running(running.folder)
         assert servers.down(running.folder)
         assert not [pid for pid in state["services"].values() if psutil.pid_exists(pid)]
         assert servers.state_of(running.folder) is None
-        for url in (state["prefect_url"], state["mlflow_url"]):
-            with socket.socket() as probe:
-                assert probe.connect_ex((platform.HOST, int(url.rpartition(":")[2]))) != 0
+        assert not answers(state["prefect_url"]) and not answers(state["mlflow_url"])
+
+
+def _foreign_day(folder: Path, recording: Recording) -> None:
+    """SIMP's books as the archive of somebody else, where `scalper science` looks for one of its days."""
+    books = recording.read("SIMP", recording.info.days["SIMP"][0]).books
+    start_s = 34_200 + (books.recv_ns - books.recv_ns[0]) / 1e9  # of New York's day
+    sides = (books.ask_px * 100, books.ask_qty, books.bid_px * 100, books.bid_qty)  # 1/10000 dollar
+    rows = np.stack([side[:, level] for level in range(5) for side in sides], axis=1)
+    table = "\n".join(",".join(map(str, row)) for row in rows.tolist())
+    messages = "\n".join(f"{at:.9f},1,{i},1,{rows[i, 0]},1" for i, at in enumerate(start_s))
+    stem = "AMZN_2012-06-21_34200000_57600000_"
+    path = folder / "lobster" / "LOBSTER_SampleFile_AMZN_2012-06-21_5.zip"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{stem}message_5.csv", messages + "\n")
+        archive.writestr(f"{stem}orderbook_5.csv", table + "\n")
 
 
 def _browser() -> ModuleType:

@@ -20,6 +20,8 @@ class FakeBot:
         self.messages: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.calls: list[str] = []
+        self.arrived = 0
+        """Calls that are here, answered or stalled."""
         self.answers: deque[tuple[int, dict[str, Any]]] = deque()
         self.updates: list[dict[str, Any]] = []
         self.stall = threading.Event()
@@ -62,6 +64,9 @@ class FakeBot:
             return 401, {"ok": False, "error_code": 401, "description": "Unauthorized"}
         if method == "getUpdates":
             return 200, {"ok": True, "result": self._updates(body)}
+        with self.changed:
+            self.arrived += 1
+            self.changed.notify_all()
         while self.stall.is_set():
             time.sleep(0.02)
         with self.changed:
@@ -106,4 +111,11 @@ class FakeBot:
         with self.changed:
             while len(self.calls) < count:
                 assert time.monotonic() < deadline, f"{len(self.calls)} of {count} calls"
+                self.changed.wait(0.1)
+
+    def wait_arrived(self, count: int) -> None:
+        deadline = time.monotonic() + WAIT_S
+        with self.changed:
+            while self.arrived < count:
+                assert time.monotonic() < deadline, f"{self.arrived} of {count} calls"
                 self.changed.wait(0.1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,15 @@ def test_max_orders_ends_it_early_and_both_say_so(built: Path, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out) == found  # and with --json nothing else is printed
     assert found["truncated"] and 5 <= found["orders"] < 20
     assert "TRUNCATED" in (built / "d.html").read_text()
+
+
+def test_progress_is_told_while_it_runs_to_who_looks(
+    built: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    backtest(built, built / "p.json", "--bundle", str(built / "bundle"), "--set", "backtest.max_orders=2")
+    shown = [int(n) for n in re.findall(r"(\d+) % of [\d,]+ events", capsys.readouterr().err)]
+    assert shown and shown == sorted(shown) and shown[-1] <= 100
 
 
 def test_by_default_only_what_the_model_never_saw_is_played(built: Path) -> None:

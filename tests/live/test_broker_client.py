@@ -132,6 +132,7 @@ def test_streams_give_the_recorded_market_in_whole_numbers(recording, tmp_path):
     async def work(server, client):
         async with linked(server, client) as (_, events, _):
             await until(lambda: sum(isinstance(e, Book) for e in events) > 40)
+            await until(lambda: any(isinstance(e, Trade) for e in events))
             assert isinstance(events[0], Connection)
             assert events[0].up
         books = [e for e in events if isinstance(e, Book) and e.ticker == "SIMP"]
@@ -142,7 +143,7 @@ def test_streams_give_the_recorded_market_in_whole_numbers(recording, tmp_path):
             assert book.ask_qty == tuple(day.books.ask_qty[row, : len(book.ask_qty)].tolist())
         stamps = [e.now_ns for e in events]
         assert stamps == sorted(stamps)
-        assert any(isinstance(e, Trade) and e.side in (1, -1) and e.lots > 0 for e in events)
+        assert all(e.side in (1, -1) and e.lots > 0 for e in events if isinstance(e, Trade))
 
     with_exchange(recording, tmp_path, work)
 
@@ -279,7 +280,9 @@ def test_cut_streams_come_back_subscribed(recording, tmp_path):
         async with linked(server, client) as (_, events, _):
             await first_books(events)
             server.cut_streams()
-            await until(lambda: [e.up for e in events if isinstance(e, Connection)] == [True, False, True])
+            await until(
+                lambda: [e.up for e in events if isinstance(e, Connection)][:3] == [True, False, True]
+            )
             seen = len(events)
             await until(lambda: any(isinstance(e, Book) for e in events[seen:]))
             stamps = [e.now_ns for e in events]

@@ -123,7 +123,7 @@ def test_an_instrument_that_goes_mute_is_found_and_the_stream_made_again(recordi
             assert s.ups() == [True]  # the gentle way first: nobody else notices
             await s.until(lambda: s.link.watch.reconnected == 1)
             cure()
-            await s.until(lambda: s.ups() == [True, False, True])
+            await s.until(lambda: s.ups()[:3] == [True, False, True])
             assert "SIMP is mute" in s.link.last_error
             seen = len(s.events)
             await s.until(lambda: s.books("SIMP", seen) > 3)
@@ -203,7 +203,7 @@ def test_a_goaway_is_followed_at_once(recording, tmp_path):
     async def run() -> None:
         async with session(recording, tmp_path) as s:
             s.server.faults.add(Fault("goaway", count=1))
-            await s.until(lambda: s.ups() == [True, False, True])
+            await s.until(lambda: s.ups()[:3] == [True, False, True])
             seen = len(s.events)
             await s.until(lambda: s.books("SIMP", seen) and s.books("SIMF", seen))
             assert s.link.channel == "primary"

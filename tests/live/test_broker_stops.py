@@ -59,7 +59,7 @@ class Desk:
         return sum(fills.values())
 
     def statuses(self, key: str) -> list[str]:
-        """As they came: the stream may still tell of the child's first state when the list has told of its last."""
+        """As they came: the stream may tell of the child's first state when the list has told of its last."""
         return [r.status for r in self.reports if r.client_order_id == key]
 
     async def at_the_broker(self) -> list[pb.StopOrder]:

@@ -6,11 +6,15 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from core_bench import KEY, Bench, config, instrument, model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from live import checkpoint
-from live.takeover import read_checkpoint
+from live.core.engine import Engine
+from live.core.errors import BadSnapshot
+from live.takeover import MAX_AHEAD_NS, read_checkpoint, restore
+from market.types import SECOND_NS
 
 BODY = {"account": "paper:1", "session_id": "s", "engine": {"now_ns": 5, "lots": [1, -2]}}
 
@@ -68,6 +72,33 @@ def test_a_damaged_one_is_kept_and_starts_halted(tmp_path):
     assert "checkpoint.json.damaged-1" in found.halt
     assert (tmp_path / "checkpoint.json.damaged-1").read_text() == "{"
     assert told == [("SESSION", "CHECKPOINT_DAMAGED")]
+
+
+@pytest.mark.parametrize("missing", ["account", "session_id", "engine", "now_ns"])
+def test_a_whole_one_of_something_else_is_kept_and_starts_halted_too(tmp_path, missing):
+    """Its checksum is right, and it is not what this program writes."""
+    path = tmp_path / "checkpoint.json"
+    engine = {k: v for k, v in BODY["engine"].items() if k != missing}
+    checkpoint.save(path, {k: v for k, v in {**BODY, "engine": engine}.items() if k != missing})
+    found = read_checkpoint(path, "paper:1", lambda *args, **fields: None)
+    assert found.body is None and "damaged-1" in found.halt
+    assert (tmp_path / "checkpoint.json.damaged-1").exists() and not path.exists()
+
+
+def test_one_from_ahead_of_the_clock_is_refused_until_the_clock_is_right(tmp_path):
+    """Restored, it would stop the market's time for as long: no order would time out, no window close."""
+    body = Bench.ready().engine.snapshot()
+    path, at_ns = tmp_path / "checkpoint.json", body["now_ns"]
+
+    def fresh():
+        return Engine(config(), {t: instrument(t) for t in ("AAA", "BBB")}, model(), KEY.replace("1", "2"))
+
+    with pytest.raises(BadSnapshot, match=r"checkpoint\.json.*3600 s ahead.*set the clock right.*halt"):
+        restore(fresh(), path, body, at_ns - MAX_AHEAD_NS - 3600 * SECOND_NS)
+    for now_ns in (at_ns - MAX_AHEAD_NS, at_ns, at_ns + 3600 * SECOND_NS, None):
+        engine = fresh()
+        restore(engine, path, body, now_ns)
+        assert engine.now_ns == at_ns
 
 
 def test_another_accounts_checkpoint_is_not_restored(tmp_path):

@@ -5,18 +5,20 @@ broker says.
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
-from core_bench import SECOND_NS, Bench, audits, config, of
+from core_bench import MID, SECOND_NS, Bench, audits, config, of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from live.core import commands as cmd
 from live.core import events as ev
-from live.core.config import ExecutionConfig
+from live.core.config import ExecutionConfig, RiskConfig
 from live.core.errors import ImpossibleEvent
 from live.core.holds import Severity
 from live.core.orders import ECHO_MOVES, LEGAL_MOVES, STATES, TERMINAL, Move, Order
+from live.core.plan import loss_per_lot_nano
 
 STATUSES = ("NEW", "PARTIAL", "FILLED", "CANCELLED", "REJECTED", "UNKNOWN")
 
@@ -192,6 +194,58 @@ def test_the_limit_rest_is_cancelled_after_order_timeout_ms() -> None:
         (limit.client_order_id, "ORDER_TIMEOUT")
     ]
     assert not of(bench.tell(ev.Timer, after_ns=SECOND_NS), cmd.CancelOrder)  # asked once, not every tick
+
+
+def timed_out(action: str, filled: int = 0, held: bool = False) -> tuple[Bench, cmd.PlaceOrder, list[Any]]:
+    """A split entry whose limit part got ``filled`` lots and was withdrawn for its time: (bench, limit, what
+    the withdrawal led to). ``held``: a hold came in between."""
+    execution = ExecutionConfig(order_timeout_ns=1_500_000_000, timeout_action=action)
+    bench = Bench.ready(config(execution=execution))
+    market, limit = of(bench.score(), cmd.PlaceOrder)
+    bench.fill(market)
+    fills = [ev.FillInfo("part", limit.price_ticks, filled, 0)] if filled else []
+    bench.update(limit, "PARTIAL" if filled else "NEW", filled, fills)
+    (asked,) = of(bench.tell(ev.Timer, after_ns=2 * SECOND_NS), cmd.CancelOrder)
+    assert asked.client_order_id == limit.client_order_id
+    if held:
+        bench.tell(ev.Override, True, "lunch")
+    return bench, limit, bench.update(limit, "CANCELLED", filled)
+
+
+@given(st.integers(0, 9))
+def test_the_limit_rest_timed_out_goes_to_market_where_the_configuration_says_so(filled: int) -> None:
+    bench, limit, commands = timed_out("market", filled)
+    planned = sum(order.lots for order in bench.orders()[:2])
+    (rest,) = of(commands, cmd.PlaceOrder)
+    assert (rest.order_type, rest.tif, rest.reason) == ("market", "fak", "ORDER_TIMEOUT")
+    assert (rest.side, rest.trace_id, rest.reduce_only) == (limit.side, limit.trace_id, False)
+    assert rest.lots == limit.lots - filled
+    bench.fill(rest)
+    assert bench.lots() == planned
+    assert not of(bench.tell(ev.Timer, after_ns=SECOND_NS), cmd.PlaceOrder)  # once
+
+
+def test_by_default_a_limit_rest_timed_out_is_left_at_that() -> None:
+    _, _, commands = timed_out("cancel")
+    assert not of(commands, cmd.PlaceOrder)
+
+
+def test_a_rest_goes_to_market_under_the_limits_of_that_moment_only() -> None:
+    bench, _, commands = timed_out("market", held=True)
+    assert not of(commands, cmd.PlaceOrder)
+    assert bench.engine.refusals["HOLD_MANUAL_OVERRIDE"] == 1
+    # What is held and the rest together would lose more than the budget at the stop, now that the price ran.
+    execution = ExecutionConfig(order_timeout_ns=1_500_000_000, timeout_action="market")
+    bench = Bench.ready(config(execution=execution, risk=RiskConfig(atr_min_bars=1, max_position_lots=10**6)))
+    market, limit = of(bench.score(), cmd.PlaceOrder)
+    bench.fill(market)
+    bench.update(limit, "NEW")
+    budget, stop = bench.engine.config.risk.risk_budget_nano, bench.engine.stops["AAA"]
+    bench.book(bid=MID + 5)
+    bench.tell(ev.Timer, after_ns=2 * SECOND_NS)
+    placed = of(bench.update(limit, "CANCELLED"), cmd.PlaceOrder)
+    loss = loss_per_lot_nano(bench.engine.instruments["AAA"], MID + 7, stop, 50)
+    assert sum(order.lots for order in placed) == max(0, min(limit.lots, budget // loss - market.lots))
 
 
 def test_an_order_that_is_not_ours_is_reported_and_asks_for_a_reconciliation() -> None:

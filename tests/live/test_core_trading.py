@@ -201,6 +201,18 @@ def protected() -> Bench:
     return Bench.ready(config(execution=ExecutionConfig(exchange_stop=True)))
 
 
+def test_after_the_fill_the_stop_is_recorded_in_the_position_and_order_counters_are_updated() -> None:
+    bench = Bench.ready()
+    before, at_ns = bench.engine.risk.day_orders, bench.now_ns
+    orders = bench.enter()
+    (plan,) = [c for c in bench.log if isinstance(c, cmd.Audit) and c.event == "ORDER_PLAN"]
+    changed = of(bench.log, cmd.PositionChanged)
+    assert [c.stop_ticks for c in changed] == [plan.fields["stop_ticks"]] * len(changed)
+    assert bench.engine.stops["AAA"] == plan.fields["stop_ticks"]
+    assert bench.engine.risk.day_orders - before == len(orders) >= 1
+    assert bench.engine.risk.orders.count(at_ns + SECOND_NS) == len(orders)
+
+
 def test_exchange_stop_places_exactly_one_stop_order_per_position() -> None:
     bench = protected()
     bench.enter()

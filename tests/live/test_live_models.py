@@ -226,6 +226,27 @@ def test_a_shadow_rests_while_the_machine_has_no_room(built: tuple[Any, Any], tm
     assert shadow.scores == 0
 
 
+def test_a_volatility_emergency_that_a_person_lifts_is_over_for_the_shadow_too(
+    built: tuple[Any, Any], tmp_path: Path
+) -> None:
+    shadow = shadow_of(built, tmp_path / "shadow.jsonl", [])
+    events = market(built[0], "SIMP")
+    for event in events[:3000]:
+        shadow.take(event)
+    shadow.take(ev.VolatilityIndex(events[2999].now_ns, 9_000))
+    for event in events[3000:4000]:
+        shadow.take(event)
+    stopped = shadow.orders
+    shadow.take(ev.Resume(events[3999].now_ns, ("LATENCY",), "another hold"))
+    for event in events[4000:4500]:
+        shadow.take(event)
+    assert shadow.orders == stopped > 0
+    shadow.take(ev.Resume(events[4499].now_ns, (), "calm again"))
+    for event in events[4500:]:
+        shadow.take(event)
+    assert shadow.orders > stopped
+
+
 def test_an_expired_model_is_a_hold_that_a_new_one_lifts() -> None:
     engine = Engine(
         config(), {"AAA": instrument()}, params(("AAA",), valid_until_ns=START_NS + SECOND_NS), KEY

@@ -70,6 +70,10 @@ disaster_recovery: {{enabled: true, replication_path: backup, interval_minutes: 
         env={**os.environ, "PYTHONPATH": str(ROOT), **watched}, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    deadline = time.monotonic() + 60
+    while not (heard and heard[-1].startswith("STOPPING=1")):
+        assert time.monotonic() < deadline, heard
+        time.sleep(0.01)
     yield Day(folder, done.stdout, done.stderr, bot, heard)
     systemd.close()
     bot.close()

@@ -84,6 +84,17 @@ def test_the_rows_given_to_the_models_equal_the_batch_features_byte_for_byte(day
     assert np.stack(model.rows).tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("bids,asks", [(20, 20), (20, 3), (0, 20), (1, 0), (25, 20)])
+def test_a_book_leaves_nothing_of_the_one_before_it(bids: int, asks: int) -> None:
+    pipeline = SignalPipeline(["SIMA"], Rows(), KEY)
+    lane = pipeline._lanes["SIMA"]
+    full, few = tuple(range(300, 275, -1)), tuple(range(25, 0, -1))
+    lane.take(ev.Book(1, "SIMA", 1, full[:20], full[:20], full[:20], full[:20]))
+    lane.take(ev.Book(2, "SIMA", 2, few[:bids], few[:bids], few[:asks], few[:asks]))
+    for row, n in zip(lane.levels.tolist(), (bids, bids, asks, asks), strict=True):
+        assert row == [*few[: min(n, 20)], *[0] * (20 - min(n, 20))]
+
+
 def test_scores_carry_trace_ids_and_whole_numbers(day: InstrumentDay) -> None:
     answers = play(SignalPipeline(["SIMA"], Rows(), KEY), day)
     scores = [a for a in answers if isinstance(a, ev.Scores)]

@@ -149,7 +149,7 @@ def test_minutes_are_of_the_market_and_a_cut_stream_comes_back(source: Recording
     assert session["stopped"] == "0.5 minutes are over"
     assert session["reconnects"] >= 1
     books = recorded.read("SIMP", DAY).books
-    assert 20 * SECOND_NS < books.recv_ns[-1] - books.recv_ns[0] < 60 * SECOND_NS
+    assert books.recv_ns[-1] - books.recv_ns[0] > 20 * SECOND_NS
 
 
 def test_a_dead_primary_goes_on_over_the_backup(source: Recording, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ async def two_sessions(seen: Seen, recording: Recording) -> None:
         for _ in range(TRIES):
             await trade(seen, lambda runner: breaking.broken(runner) and protected(runner))
             await look(seen)
-            if seen.ours[-1]:
+            if seen.ours[-1] and seen.stops[-1]:  # not hit between the session's end and the look
                 break
         seen.faults = server.faults.struck()
         server.faults.clear()

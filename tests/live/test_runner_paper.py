@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from small_bundle import make_bundle, make_recording
 
+from flows import performance
 from live import replay
 from live.audit import read as read_audit
 from live.storage import Record, Storage, StorageError, reader
@@ -262,6 +263,13 @@ def test_stops_at_the_broker_rotation_a_shadow_and_a_canary_in_one_session(works
     assert (session / "shadow-shadow.jsonl").read_text().count('"order"') == result["shadow"]["orders"]
     again = replay.run(session, Bundle.load(workspace / "artifacts" / "bundle", None))
     assert again.equal, again.first_difference
+    # What both did comes back to the platform.
+    found = performance.collect(workspace)
+    (duel,) = found.duels
+    (beside,) = [v for v in found.versions if v.mode == "beside"]
+    assert (beside.alias, beside.fills) == ("shadow", result["shadow"]["fills"])
+    assert duel.challenger == beside.name and "(beside canary)" in duel.line()
+    assert duel.moments.champion > 0 and duel.moments.challenger > 0
 
 
 def test_an_altered_bundle_is_refused_in_one_line(workspace):

@@ -9,10 +9,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from live import storage as storage_module
 from live.storage import Record, Storage, StorageError, reader, unresolved_orders
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +76,8 @@ def test_an_unknown_column_is_a_defect_not_a_silent_loss(opened):
     assert rows(opened, "SELECT client_order_id FROM orders") == [("b",)]
 
 
-def test_a_locked_database_sends_records_to_the_fallback_and_takes_them_back(tmp_path):
+def test_a_locked_database_sends_records_to_the_fallback_and_takes_them_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_module, "BUSY_TIMEOUT_MS", 50)
     storage = Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
     blocker = sqlite3.connect(storage.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -94,7 +97,8 @@ def test_a_locked_database_sends_records_to_the_fallback_and_takes_them_back(tmp
     ]
 
 
-def test_when_nothing_can_be_written_the_intent_fails(tmp_path):
+def test_when_nothing_can_be_written_the_intent_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_module, "BUSY_TIMEOUT_MS", 50)
     storage = Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
     (tmp_path / "fallback.jsonl").mkdir()
     blocker = sqlite3.connect(storage.path, isolation_level=None)
@@ -291,3 +295,61 @@ def test_a_damaged_database_is_found_at_the_start(tmp_path):
     path.write_bytes(content)
     with pytest.raises(StorageError, match=r"is damaged.*live-runner restore"):
         Storage.open(path, tmp_path / "f.jsonl")
+
+
+# ---- how long the caller holds still
+
+
+def test_a_healthy_disk_has_an_intention_before_the_caller_goes_on(opened, monkeypatch):
+    monkeypatch.setattr(storage_module, "PATIENCE_S", 60.0)
+
+    async def work():
+        intents = [opened.queue_intent(o) for o in (order("a"), order("b"), order("a", lots=9))]
+        opened.hold_still(intents)
+        assert [one.future.done() for one in intents] == [True] * 3
+        assert isinstance(intents[2].future.exception(), StorageError)
+
+    asyncio.run(work())
+    assert rows(opened, "SELECT client_order_id, lots FROM orders ORDER BY 1") == [("a", 2), ("b", 2)]
+
+
+def test_after_a_slow_intention_nobody_holds_still_for_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_module, "BUSY_TIMEOUT_MS", 60_000)
+    opened = Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
+
+    async def work():
+        blocker = sqlite3.connect(opened.path, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(storage_module, "PATIENCE_S", 0.01)
+        first = opened.intent(order("a"))
+        assert not first.done()
+        monkeypatch.setattr(storage_module, "PATIENCE_S", 60.0)
+        second = opened.intent(order("b"))  # would hold still until the writer gives up
+        assert not second.done()
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        await asyncio.gather(first, second)
+        time.sleep(storage_module.IMPATIENT_S)
+        assert opened.intent(order("c")).done()
+
+    asyncio.run(work())
+    opened.close()
+    assert rows(opened, "SELECT count(*) FROM orders") == [(3,)]
+
+
+def test_the_log_goes_into_the_database_between_transactions(opened, monkeypatch):
+    monkeypatch.setattr(storage_module, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(storage_module, "CHECKPOINT_BATCHES", 8)
+    log = opened.path.with_name(opened.path.name + "-wal")
+    sizes = []
+
+    async def work():
+        for n in range(80):
+            await opened.intent(order(f"k{n}"))
+            while opened.handled <= n:  # and the writer is back at its queue
+                await asyncio.sleep(0.001)
+            sizes.append(log.stat().st_size)
+
+    asyncio.run(work())
+    assert rows(opened, "SELECT count(*) FROM orders") == [(80,)]
+    assert max(sizes[16:]) <= 2 * sizes[15]  # written over, not grown

@@ -37,6 +37,7 @@ from market.paper.faults import KINDS, Fault, FaultPlan, Faults
 from market.types import MILLISECOND_NS, SECOND_NS, InstrumentDay
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+WAIT_S = 30.0
 
 BOOKS = make_books(
     [(100 * k, [(30_000, 10 + k), (29_999, 5)], [(30_002, 10 + k), (30_003, 5)]) for k in range(50)]
@@ -77,6 +78,13 @@ async def silent(stream: Any, seconds: float = 0.3) -> asyncio.Future[Any]:
     return reading
 
 
+async def struck(server: PaperServer, name: str, times: int = 1) -> None:
+    """The fault has struck so often."""
+    async with asyncio.timeout(WAIT_S):
+        while server.faults.struck().get(name, 0) < times:
+            await asyncio.sleep(0.005)
+
+
 # ---------------------------------------------------------------- streams
 
 
@@ -87,6 +95,7 @@ def test_a_muted_stream_says_nothing_while_a_new_one_speaks(tmp_path: Path) -> N
         assert await books(first, 1) == [0]
         server.faults.add(Fault("mute_stream", count=1))
         await first.write(pb.MarketDataRequest(ping={}))
+        await struck(server, "mute_stream")
         waiting = await silent(first)
         second = await opened(client)
         await server.play_until(at(1))
@@ -101,14 +110,15 @@ def test_a_mute_ends_by_itself_or_when_it_is_taken_back(tmp_path: Path) -> None:
     async def scenario(server: PaperServer, client: Client) -> None:
         stream = await opened(client)
         server.faults.add(Fault("mute_stream", count=1))
-        await server.play_until(at(1))
-        await asyncio.sleep(0.1)
+        await server.play_until(at(0))
+        await struck(server, "mute_stream")
         server.faults.clear("mute_stream")
         await server.play_until(at(2))
-        assert await books(stream, 1) == [2]  # what was said meanwhile is lost
+        assert await books(stream, 2) == [1, 2]  # what was said meanwhile is lost
         server.faults.add(Fault("mute_stream", count=1, ms=100))
         await server.play_until(at(3))
-        await asyncio.sleep(0.3)
+        await struck(server, "mute_stream", 2)
+        await asyncio.sleep(0.15)
         await server.play_until(at(4))
         assert await books(stream, 1) == [4]
 
@@ -244,9 +254,10 @@ def test_calls_may_finish_before_a_goaway_ends_them(tmp_path: Path) -> None:
         await server.play_until(at(0))
         server.faults.add(Fault("slow_ack", count=1, ms=400))
         placing = asyncio.create_task(client.order())
-        await asyncio.sleep(0.1)
+        await struck(server, "slow_ack")
         server.faults.add(Fault("goaway", count=1, ms=3000))
         assert (await placing).lots_executed == 1
+        await struck(server, "goaway")
         assert server.stats()["faults_struck"] == {"slow_ack": 1, "goaway": 1}
         assert server.faults.quiet
 
@@ -257,9 +268,9 @@ def test_a_half_open_connection_is_up_and_dead(tmp_path: Path) -> None:
     async def scenario(server: PaperServer, client: Client) -> None:
         stream = await opened(client)
         server.faults.add(Fault("half_open", count=1))
-        await asyncio.sleep(0.1)
+        await struck(server, "half_open")
         await server.play_until(at(0))
-        await silent(stream, 0.5)
+        await silent(stream)
         with pytest.raises(TimeoutError):  # a deadline of ours; the library would wait for ever
             await asyncio.wait_for(client.call("UsersService/GetInfo", pb.GetInfoRequest()), 0.5)
         other = Client(server.endpoint)  # a new connection is sound
@@ -341,13 +352,15 @@ def test_unavailable_comes_without_metadata(tmp_path: Path) -> None:
 def test_a_slow_acknowledgement_comes_after_the_deed(tmp_path: Path) -> None:
     async def scenario(server: PaperServer, client: Client) -> None:
         await server.play_until(at(0))
-        server.faults.add(Fault("slow_ack", count=1, ms=400))
+        server.faults.add(Fault("slow_ack", count=1, ms=60_000))
         key = str(uuid.uuid4())
         placing = asyncio.create_task(client.order(order_id=key))
-        await asyncio.sleep(0.2)
-        assert not placing.done()
+        await struck(server, "slow_ack")
         assert (await client.state(key, pb.ORDER_ID_TYPE_REQUEST)).lots_executed == 1
-        assert (await placing).lots_executed == 1
+        assert not placing.done()  # a minute later it would be
+        placing.cancel()
+        server.faults.add(Fault("slow_ack", count=1, ms=50))
+        assert (await client.order()).lots_executed == 1
 
     run(tmp_path, scenario, market=MARKET)
 

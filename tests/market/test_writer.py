@@ -228,8 +228,10 @@ for number in range(first, 1 << 30):
 def test_a_killed_process_loses_at_most_the_last_second(tmp_path: Path) -> None:
     """A real process, SIGKILL at random moments, the same folder again and again."""
     path, first, now_ns = tmp_path / "r", 0, T0
-    rng = np.random.default_rng(int(time.time()))
-    for _ in range(4):
+    rng, kept_something = np.random.default_rng(int(time.time())), 0
+    for attempt in range(12):
+        if attempt >= 4 and kept_something:
+            break  # a slow machine may need more to keep anything at all
         arguments = [str(path), str(HERE), str(first), str(now_ns)]
         child = subprocess.Popen(
             [sys.executable, "-c", _RECORD_UNTIL_KILLED, *arguments],
@@ -237,7 +239,7 @@ def test_a_killed_process_loses_at_most_the_last_second(tmp_path: Path) -> None:
         )  # fmt: skip
         assert child.stdout is not None
         child.stdout.readline()
-        time.sleep(float(rng.uniform(0.0, 1.6)))
+        time.sleep(float(rng.uniform(0.0, 1.6)) * (1 + attempt / 4))
         child.kill()
         said = child.stdout.read().splitlines()
         child.wait()
@@ -256,6 +258,8 @@ def test_a_killed_process_loses_at_most_the_last_second(tmp_path: Path) -> None:
         since = kept[kept >= first]
         np.testing.assert_array_equal(since, np.arange(first, first + len(since)), "no hole in a run")
         first, now_ns = last + 1, last_ns + 1
+        kept_something += 1
+    assert kept_something, "no run lived long enough"
     sessions = Recording.open(path).info.provenance["sessions"]
     assert {session["end"] for session in sessions} == {"interrupted"}
 

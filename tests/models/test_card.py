@@ -212,6 +212,10 @@ def test_what_was_not_measured_is_said_and_what_was_is_shown() -> None:
     told = "\n".join(card.parts(sample(statistics=found), here))
     assert "0.971" in told and "0.13 of 70 half-splits" in told and "two days are too few" in told
     assert "believed because" in told and "in 2 of 3 folds" in told
+    assert "the 40 of this version can show one of 0.7 bp" in told and "trades scatter by 1.9 bp" in told
+    assert "<td>60</td>" in told, "what luck shows after as many tries"
+    untraded = "\n".join(card.parts(sample(edge={"block": "score", "verdict": "no trades", "trades": 0})))
+    assert "Trades usually scatter by 8.0 bp" in untraded and "<td>1,583</td>" in untraded
     assert '<p class="verdict refused">refused</p>' in told and "edge trades" in told and "p99, us" in told
 
 

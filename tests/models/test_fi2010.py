@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from flows.cli import main
 from market.errors import RecordingError
-from models import evaluate, fi2010, fi2010_report, fi2010_run
+from models import evaluate, fi2010, fi2010_budget, fi2010_report, fi2010_run
 from models import fi2010_published as published
-from models.fi2010_budget import Budget
+from models.fi2010_budget import Budget, OutOfTime
 from models.fi2010_learners import OURS, Given, majority, momentum, task_of, yardstick
 from models.fi2010_run import Plan
 
@@ -204,6 +204,22 @@ def test_a_step_is_stopped_when_its_time_is_used_up_and_the_next_one_runs() -> N
     assert any("out of time" in line for line in said)
 
 
+def test_a_step_that_swallows_the_bell_hears_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a library's callback does: what is raised in it ends there."""
+    monkeypatch.setattr(fi2010_budget, "AGAIN_S", 0.1)
+    budget = Budget(600.0, lambda line: None)
+    swallowed = 0
+    with budget.step("deaf", 0.1):
+        try:
+            while True:
+                sum(range(1000))
+        except OutOfTime:
+            swallowed += 1
+        while True:
+            sum(range(1000))
+    assert swallowed == 1 and budget.cut == ["deaf"]
+
+
 def test_nothing_begins_when_the_time_is_used_up() -> None:
     budget = Budget(0.0, lambda line: None)
     with budget.step("late", 10.0) as limit:
@@ -232,7 +248,7 @@ def test_the_published_tables_are_whole_and_ordered_as_the_text_says() -> None:
 def test_the_benchmark_runs_in_its_budget_and_leaves_a_report(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["benchmark", "fi2010", str(folder), "--out", str(tmp_path / "out"), "--minutes", "4",
+    words = ["benchmark", "fi2010", str(folder), "--out", str(tmp_path / "out"), "--minutes", "1",
              "--threads", "1", "--cache", str(tmp_path / "cache"), "--learner", "gbdt",
              "--learner", "BiN-CTABL"]  # fmt: skip
     assert main(words) == 0

@@ -209,6 +209,16 @@ def test_the_claims_say_what_fails() -> None:
     assert not any(f.holds for f in honesty_report.claims(honesty_report.summarise(bad)))
 
 
+def test_a_null_that_fails_by_luck_is_looked_at_once_more_and_both_looks_are_told() -> None:
+    unlucky, clean, leaking = (
+        honesty_report.summarise(many([("N0", ic, -4)]))[0] for ic in (-0.03, 0.002, -0.05)
+    )
+    assert not honesty_report.null_claim(unlucky).holds
+    told = honesty_report.null_claim(unlucky, clean)
+    assert told.holds and told.measured == "-0.0300, SE 0.0058; on 3 other seeds +0.0020, SE 0.0058"
+    assert not honesty_report.null_claim(unlucky, leaking).holds, "a leak is there on any seeds"
+
+
 def test_unknown_names_and_too_few_seeds_are_refused() -> None:
     with pytest.raises(ConfigError, match="P medium"):
         tier_of("P huge")

@@ -91,8 +91,13 @@ def test_scaling_of_one_row_is_the_bits_of_the_scaler(
 ) -> None:
     members = Members.__new__(Members)
     members.scaler = Scaler(center, scale)
-    members._scaled, members._masked = np.zeros(5, np.float32), np.zeros(5, bool)
-    assert (members._scale(x) == members.scaler.apply(x)).all()
+    members._scaled = np.zeros(5, np.float32)
+    want = members.scaler.apply(x)
+    assert (members._scale(x) == want).all()
+    spread = np.repeat(x, 2)[::2]
+    spread.flags.writeable = False
+    members._scaled = np.zeros(5, np.float32)
+    assert (members._scale(spread) == want).all(), "a view with gaps that may not be written to"
 
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=3, max_size=3))
