@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self, TypeVar
@@ -42,16 +43,19 @@ class FeatureTable:
         return (self.status & ~np.uint8(DUPLICATE)) == 0
 
     def save(self, path: Path) -> None:
-        """Write ``path`` (.npz), byte-deterministic, through a temporary name."""
+        """Write ``path`` (.npz), byte-deterministic, through a temporary name of its own."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as stream:
-            np.savez(
-                stream,
-                schema=np.array(schema_hash()),
-                **{f.name: getattr(self, f.name) for f in fields(self)},
-            )
-        temporary.replace(path)
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            with temporary.open("wb") as stream:
+                np.savez(
+                    stream,
+                    schema=np.array(schema_hash()),
+                    **{f.name: getattr(self, f.name) for f in fields(self)},
+                )
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -7,6 +7,7 @@ trade all instruments together (limits are of the whole account), under some of 
 from __future__ import annotations
 
 import pickle
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -213,6 +214,6 @@ def _question(folder: Path) -> Question:
 
 def _replace(path: Path, content: bytes) -> None:
     """Whole or not at all: two workers may come to one part."""
-    draft = path.with_name(f"{path.name}.part")
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     draft.write_bytes(content)
     draft.replace(path)

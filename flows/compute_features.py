@@ -10,8 +10,11 @@ from features.batch import compute
 from flows import partitions
 from market.recording import Recording
 
-CODE = ("features", "market/recording", "market/stream.py", "market/types.py", "market/venues.py")
-"""What decides about the bytes of a partition, besides the recorded days."""
+CODE = (
+    "features", "flows/compute_features.py", "flows/partitions.py", "market/recording", "market/stream.py",
+    "market/types.py", "market/venues.py",
+)  # fmt: skip
+"""What decides about the bytes of a partition and what is told of it, besides the recorded days."""
 LIBRARIES = ("numpy", "numba", "pyarrow")
 
 
@@ -66,9 +69,9 @@ def build(part: Part) -> tuple[Made, bool]:
     made_of = partitions.inputs(part.maker, recording, part.day, *seen)
     path = Path(part.ticker) / f"{part.day}.npz"
     target = Path(part.into) / path
-    told = partitions.kept(target, made_of, [Path(part.before) / path])
-    if told is not None:
-        return Made(**told), True
+    made = partitions.kept(target, made_of, [Path(part.before) / path], Made)
+    if made is not None:
+        return made, True
     leader = recording.read(part.leader, part.day) if part.leader is not None else None
     table = compute(recording.read(part.ticker, part.day), leader)
     table.save(target)

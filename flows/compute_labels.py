@@ -16,11 +16,12 @@ from models.labelling import kind_named, label_day, longest_window_ns
 from models.labels import VOID
 
 CODE = (
-    "market/recording", "market/stream.py", "market/types.py", "market/venues.py", "models/barriers.py",
-    "models/evaluate.py", "models/label_kinds.py", "models/labelling.py", "models/labels.py",
-    "models/quotes.py",
+    "flows/compute_labels.py", "flows/partitions.py", "market/recording", "market/stream.py",
+    "market/types.py", "market/venues.py", "models/barriers.py", "models/evaluate.py",
+    "models/label_kinds.py", "models/labelling.py", "models/labels.py", "models/quotes.py",
 )  # fmt: skip
-"""What decides about the bytes of a partition, besides the recorded day and its features."""
+"""What decides about the bytes of a partition and what is told of it, besides the recorded day and its
+features."""
 LIBRARIES = ("numpy", "numba", "pyarrow")
 CLASSES = ("down", "flat", "up")
 
@@ -77,9 +78,9 @@ def build(part: Part) -> tuple[Made, bool]:
         features=partitions.sha256(Path(part.features) / path),
     )  # fmt: skip
     target = Path(part.into) / path
-    told = partitions.kept(target, made_of, [Path(part.before) / path])
-    if told is not None:
-        return Made(**told), True
+    made = partitions.kept(target, made_of, [Path(part.before) / path], Made)
+    if made is not None:
+        return made, True
     table = FeatureTable.load(Path(part.features) / path)
     labels = label_day(recording.read(part.ticker, part.day), table, kind, **asked)
     labels.save(target)

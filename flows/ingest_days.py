@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from flows import partitions
-from flows.stages.common import Say, whole, write_json
+from flows.stages.common import Say, tidy, whole, write_json
 from market import importers
 from market.errors import RecordingError
 from market.fees import tariff as known_tariff
 from market.inspect import inspect_day
-from market.recording import UNFINISHED, Recording, RecordingInfo
+from market.recording import INFO_FILE, UNFINISHED, Recording, RecordingInfo
 from market.verdict import judge
 
 CODE = (
-    "market/days.py", "market/importers", "market/inspect", "market/recording", "market/types.py",
-    "market/validate.py", "market/verdict.py",
+    "flows/ingest_days.py", "flows/partitions.py", "market/days.py", "market/importers", "market/inspect",
+    "market/recording", "market/types.py", "market/validate.py", "market/verdict.py",
 )  # fmt: skip
 """What decides about a clean day and what is told of it, besides the recorded one."""
 LIBRARIES = ("numpy", "pyarrow")
@@ -47,18 +47,25 @@ def ingest(source: Path, out: Path, notes: Path, say: Say) -> Ingested:
 
     RecordingError as ``market.importers.ingest``, and for a day that no market looks like.
     """
+    scratch = out.with_name(f".{out.name}.fresh")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    tidy(out)
     asked = _asked(source)
     kept = _kept(asked, out, notes)
     fresh = [name for name in asked or () if name not in kept]
     if not kept:
+        _remove_torn(out)
         recording, reports = importers.ingest(source, out, progress=say)
         days = {name: {"report": report.to_dict()} for name, report in reports.items()}
         _judge(recording, days, say)
     else:
-        days = {name: {key: told[key] for key in ("report", "verdict")} for name, told in kept.items()}
+        days = dict(kept)
         for name in days:
             say(f"{name.replace('/', ' ')}: {days[name]['report']['books']:,} books, unchanged")
-        recording = _grown(source, out, fresh, days, say)
+        try:
+            recording = _grown(source, out, scratch, fresh, days, say)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     if asked:
         listed = {
             name: {**days[name], "inputs": made_of, "files": _hashes(recording, name)}
@@ -87,7 +94,7 @@ def _kept(asked: dict[str, str] | None, out: Path, notes: Path) -> Days:
     try:
         listed: Days = json.loads(notes.read_text(encoding="utf-8"))
         return {
-            name: listed[name]
+            name: {key: listed[name][key] for key in ("report", "verdict")}
             for name, made_of in (asked or {}).items()
             if name in listed
             and listed[name]["inputs"] == made_of
@@ -97,36 +104,38 @@ def _kept(asked: dict[str, str] | None, out: Path, notes: Path) -> Days:
         return {}
 
 
-def _grown(source: Path, out: Path, fresh: list[str], days: Days, say: Say) -> Recording:
+def _remove_torn(out: Path) -> None:
+    """Part of a recording that no run of this stage can use: DVC leaves it where it is, and the importers
+    replace nothing but recordings."""
+    if out.is_dir() and not (out / INFO_FILE).exists() and not (out / UNFINISHED).exists():
+        shutil.rmtree(out)
+
+
+def _grown(source: Path, out: Path, scratch: Path, fresh: list[str], days: Days, say: Say) -> Recording:
     """``out`` with the days of ``days``, which it has, and those of ``fresh``; adds what is told of them."""
     given = Recording.open(source).info
-    scratch = out.with_name(f".{out.name}.fresh")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        places = dict.fromkeys(days, out)
-        if fresh:
-            cleaned, reports = importers.ingest(
-                _only(source, given, fresh, scratch / "source"), scratch / "clean", progress=say
-            )
-            told = {name: {"report": report.to_dict()} for name, report in reports.items()}
-            _judge(cleaned, told, say)
-            days.update(told)
-            places |= dict.fromkeys(fresh, scratch / "clean")
-        imported = importers.load(source)
-        known_tariff(imported.tariff)
-        with whole(out) as folder:
-            for name, place in places.items():
-                for file in given.files(*name.split("/")):
-                    partitions.take_over(place / file, folder / file)
-            RecordingInfo.of(
-                imported.source, imported.watermark, imported.tariff,
-                {i.ticker: i for i in given.instruments if given.days.get(i.ticker)},
-                {ticker: set(found) for ticker, found in given.days.items()},
-                {ticker: set(found) for ticker, found in given.own.items()},
-                imported.provenance,
-            ).write(folder)  # fmt: skip
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    places = dict.fromkeys(days, out)
+    if fresh:
+        cleaned, reports = importers.ingest(
+            _only(source, given, fresh, scratch / "source"), scratch / "clean", progress=say
+        )
+        told = {name: {"report": report.to_dict()} for name, report in reports.items()}
+        _judge(cleaned, told, say)
+        days.update(told)
+        places |= dict.fromkeys(fresh, scratch / "clean")
+    imported = importers.load(source)
+    known_tariff(imported.tariff)
+    with whole(out) as folder:
+        for name, place in places.items():
+            for file in given.files(*name.split("/")):
+                partitions.take_over(place / file, folder / file)
+        RecordingInfo.of(
+            imported.source, imported.watermark, imported.tariff,
+            {i.ticker: i for i in given.instruments if given.days.get(i.ticker)},
+            {ticker: set(found) for ticker, found in given.days.items()},
+            {ticker: set(found) for ticker, found in given.own.items()},
+            imported.provenance,
+        ).write(folder)  # fmt: skip
     return Recording.open(out)
 
 

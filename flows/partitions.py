@@ -12,15 +12,19 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from market.recording import Recording
 
 PROJECT = Path(__file__).resolve().parents[1]
+DRAFT = ".part"
+"""How the name of a file ends that is being written."""
+T = TypeVar("T")
 
 
 def maker(code: Sequence[str], libraries: Sequence[str], *more: str) -> str:
@@ -61,38 +65,51 @@ def intact(path: Path, made_of: str) -> dict[str, Any] | None:
     return told if same else None
 
 
-def kept(target: Path, made_of: str, earlier: Iterable[Path]) -> dict[str, Any] | None:
-    """What was told of the partition ``target``, which is there already or is taken over from the first
-    intact one of ``earlier``; None where it has to be made."""
+def kept(target: Path, made_of: str, earlier: Iterable[Path], as_told: Callable[..., T]) -> T | None:
+    """``as_told`` of what was told of the partition ``target``, which is there already or is taken over from
+    the first intact one of ``earlier``; None where it has to be made."""
     for found in (target, *earlier):
         told = intact(found, made_of)
-        if told is not None:
-            if found != target:
-                take_over(found, target)
-                note(target, made_of, told)
-            return told
+        if told is None:
+            continue
+        try:
+            made = as_told(**told)
+        except TypeError:  # other facts than are told today
+            continue
+        if found != target:
+            take_over(found, target)
+            note(target, made_of, told)
+        return made
     return None
 
 
 def note(target: Path, made_of: str, told: dict[str, Any]) -> None:
     """Say beside ``target``, which is complete, what it came of."""
     path = target.with_suffix(".json")
-    draft = path.with_name(path.name + ".part")
     said = {**told, "inputs": made_of, "sha256": sha256(target)}
-    draft.write_text(json.dumps(said, sort_keys=True) + "\n", encoding="utf-8")
-    draft.replace(path)
+    with draft_of(path) as draft:
+        draft.write_text(json.dumps(said, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def take_over(found: Path, target: Path) -> None:
     """A second name for the same file; where the file system has none, a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + ".part")
-    draft.unlink(missing_ok=True)
+    with draft_of(target) as draft:
+        try:
+            os.link(found.resolve(), draft)
+        except OSError:
+            shutil.copyfile(found, draft)
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """A name of its own to write ``path`` under, for two workers may come to one part."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}{DRAFT}")
     try:
-        os.link(found.resolve(), draft)
-    except OSError:
-        shutil.copyfile(found, draft)
-    draft.replace(target)
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -102,6 +119,8 @@ def growing(final: Path) -> Iterator[Path]:
     draft = final.with_name(f".{final.name}.draft")
     draft.mkdir(parents=True, exist_ok=True)
     yield draft
+    for left in draft.rglob(f"*{DRAFT}"):  # of a worker that died
+        left.unlink(missing_ok=True)
     if final.exists():
         shutil.rmtree(final)
     draft.rename(final)

@@ -103,7 +103,18 @@ class Performance:
         lines += [f"- {duel.line()}{self.mark}" for duel in self.duels] or [
             "Nothing to compare: no challenger ran on the same market time as the champion."
         ]
+        if self.notes():
+            lines += ["", "Compared only on the time that each record tells of:", ""]
+            lines += [f"- {note}" for note in self.notes()]
         return "\n".join(lines)
+
+    def notes(self) -> list[str]:
+        """Which records are shorter than their sessions, and why."""
+        return [
+            f"{v.name}: {said} (sessions: {count})"
+            for v in self.versions
+            for said, count in sorted(v.notes.items())
+        ]
 
     def curves(self) -> dict[str, list[tuple[float, float]]]:
         """Net RUB so far by version, over seconds of market time."""
@@ -129,17 +140,24 @@ def collect(
 def _duels(versions: Sequence[VersionResult]) -> Iterator[Duel]:
     for champion in versions:
         for challenger in versions:
-            beside = champion.key in challenger.hosts
-            apart = champion.alias == CHAMPION and challenger.alias in CHALLENGERS
-            if (beside or apart) and champion.mode != BESIDE:
+            beside = champion.key == challenger.host
+            # Beside one of the champion's sessions it is compared with that one alone.
+            free = challenger.alias in CHALLENGERS and challenger.host[:1] != (CHAMPION,)
+            if (beside or (champion.alias == CHAMPION and free)) and champion.mode != BESIDE:
                 common = _common(champion.spans, challenger.spans)
                 if common:
                     yield _duel(champion, challenger, common)
 
 
 def _common(ours: Sequence[tuple[int, int]], theirs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    overlaps = [(max(a, c), min(b, d)) for a, b in ours for c, d in theirs]
-    return sorted((since, to) for since, to in overlaps if to > since)
+    """The time that both saw, as intervals that neither overlap nor touch."""
+    common: list[tuple[int, int]] = []
+    for since, to in sorted((max(a, c), min(b, d)) for a, b in ours for c, d in theirs):
+        if common and since <= common[-1][1]:
+            common[-1] = (common[-1][0], max(common[-1][1], to))
+        elif to > since:
+            common.append((since, to))
+    return common
 
 
 def _duel(champion: VersionResult, challenger: VersionResult, common: list[tuple[int, int]]) -> Duel:
@@ -147,7 +165,8 @@ def _duel(champion: VersionResult, challenger: VersionResult, common: list[tuple
         _by_slice(challenger, since, to) - _by_slice(champion, since, to) for since, to in common
     ])  # fmt: skip
     found = interval(difference, seed=1)
-    enough = min(len(champion.trips), len(challenger.trips)) >= MIN_TRIPS
+    compared = [sum(_within(at, common) for at, _, _ in v.trips) for v in (champion, challenger)]
+    enough = min(compared) >= MIN_TRIPS
     low, high = (found.low, found.high) if enough else (-np.inf, np.inf)
     return Duel(
         champion.name, challenger.name, len(difference), float(difference.mean()), low, high,
@@ -158,16 +177,20 @@ def _duel(champion: VersionResult, challenger: VersionResult, common: list[tuple
 def _by_slice(result: VersionResult, since: int, to: int) -> np.ndarray:
     net = np.zeros(max(1, -(-(to - since) // SLICE_NS)))
     for at, value, _ in result.trips:
-        if since <= at < to:
-            net[(at - since) // SLICE_NS] += value
+        if since <= at <= to:
+            net[min((at - since) // SLICE_NS, len(net) - 1)] += value
     return net
+
+
+def _within(at: int, common: Sequence[tuple[int, int]]) -> bool:
+    return any(since <= at <= to for since, to in common)
 
 
 def _moments(champion: VersionResult, challenger: VersionResult, common: list[tuple[int, int]]) -> Moments:
     """The champion's signals in the common time, and what the challenger made of the same moments."""
 
     def within(result: VersionResult) -> list[tuple[str, int, int, float]]:
-        return [s for s in result.signals if any(a <= s[1] < b for a, b in common)]
+        return [s for s in result.signals if _within(s[1], common)]
 
     ours, theirs = within(champion), within(challenger)
     by_ticker: dict[tuple[str, int], list[tuple[int, float]]] = {}

@@ -27,7 +27,12 @@ def write(found: Performance, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(
         folder / "performance.json",
-        {"days": found.days, "versions": found.rows(), "duels": [duel.line() for duel in found.duels]},
+        {
+            "days": found.days,
+            "versions": found.rows(),
+            "duels": [duel.line() for duel in found.duels],
+            "notes": found.notes(),
+        },
     )
     page = folder / "performance.html"
     draft = page.with_suffix(".draft")
@@ -39,6 +44,7 @@ def write(found: Performance, folder: Path) -> Path:
 def html(found: Performance) -> str:
     """The whole page as text."""
     duels = "".join(f"<li>{escape(duel.line())}{escape(found.mark)}</li>" for duel in found.duels)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes())
     refusals = {
         v.name: dict(sorted(v.outcomes.items(), key=lambda item: -item[1])[:6]) for v in found.versions
     }
@@ -50,9 +56,11 @@ def html(found: Performance) -> str:
 <div class="wide">{_table(found)}</div>
 <h2>Champion and challenger</h2>
 <p class="note">Net result per minute of market time that both saw, challenger minus champion. An interval
-that holds 0 shows no difference; with fewer than thirty round trips none is given. What a shadow "beside" a
-session would have done was filled by the simulated broker, the champion's orders by the exchange.</p>
+that holds 0 shows no difference; with fewer than thirty round trips in that time none is given.
+What a shadow "beside" a session would have done was filled by the simulated broker, the champion's
+orders by the exchange.</p>
 <ul>{duels or "<li>No challenger ran on the same market time as the champion.</li>"}</ul>
+{f'<p class="note">Compared only on the time that each record tells of:</p><ul>{notes}</ul>' if notes else ""}
 <h2>Net of fees</h2>
 {curve_svg(found.curves(), title=f"net of fees, RUB{found.mark}")}
 <h2>What became of the signals</h2>

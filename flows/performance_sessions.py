@@ -21,8 +21,10 @@ BESIDE = "beside"
 """The mode of a shadow that scored the market of another version's session, in the same process."""
 SKIPPED = ("workspaces", "backups", "prefect", "mlflow")
 
-Key = tuple[str, str, str]
-"""Alias, version, mode."""
+Key = tuple[str, ...]
+"""Alias, version and mode; of a shadow beside a session also those of its host."""
+Span = tuple[int, int]
+"""Market time: from ns, to ns."""
 
 
 @dataclass(slots=True)
@@ -40,20 +42,22 @@ class VersionResult:
     trips: list[tuple[int, float, float]] = field(default_factory=list)
     """(exit ns, net RUB, fees RUB), by exit."""
     fills: int = 0
-    spans: list[tuple[int, int]] = field(default_factory=list)
-    """Market time (from ns, to ns) of each session."""
-    hosts: set[Key] = field(default_factory=set)
+    spans: list[Span] = field(default_factory=list)
+    """When it was there: each session's time, of a shadow only what it heard and what its file tells."""
+    host: Key = ()
     """Whose sessions it scored beside."""
+    notes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """What cut its record short, and in how many sessions."""
 
     @property
     def key(self) -> Key:
-        return self.alias, self.version, self.mode
+        return self.alias, self.version, self.mode, *self.host
 
     @property
     def name(self) -> str:
-        if self.mode == BESIDE:
-            host = ", ".join(sorted({alias for alias, _, _ in self.hosts}))
-            return f"{self.alias} v{self.version} (beside {host})"
+        if self.host:
+            alias, version, mode = self.host
+            return f"{self.alias} v{self.version} (beside {alias} v{version}, {mode})"
         return f"{self.alias} v{self.version} ({self.mode})"
 
     @property
@@ -106,12 +110,15 @@ def _read(path: Path, since_ns: int, results: dict[Key, VersionResult]) -> None:
 
 
 def _add(
-    database: sqlite3.Connection, session: sqlite3.Row, span: tuple[int, int] | None,
+    database: sqlite3.Connection, session: sqlite3.Row, span: Span | None,
     results: dict[Key, VersionResult],
 ) -> VersionResult:  # fmt: skip
     # An alias may be pinned (prod@17); who is compared with whom depends on the alias alone.
     alias, version = str(session["alias"] or "none"), str(session["model_version"] or "?")
-    result = _result(results, (alias.partition("@")[0], version, str(session["mode"])), session["watermark"])
+    result = VersionResult(
+        alias.partition("@")[0], version, str(session["mode"]), str(session["watermark"] or "")
+    )
+    result = results.setdefault(result.key, result)
     which = (session["session_id"],)
     signals = database.execute(
         "SELECT ticker, now_ns, side, expected_move_millibps, outcome FROM signals WHERE session_id=? "
@@ -133,11 +140,7 @@ def _add(
     return result
 
 
-def _result(results: dict[Key, VersionResult], key: Key, watermark: Any) -> VersionResult:
-    return results.setdefault(key, VersionResult(*key, str(watermark or "")))
-
-
-def _span(database: sqlite3.Connection, session_id: str, summary: dict[str, Any]) -> tuple[int, int] | None:
+def _span(database: sqlite3.Connection, session_id: str, summary: dict[str, Any]) -> Span | None:
     """The market time of a session: from its summary, else from what it wrote."""
     if summary.get("from_ns") and summary.get("to_ns"):
         return int(summary["from_ns"]), int(summary["to_ns"])
@@ -157,27 +160,37 @@ class _Shadow:
     alias: str
     version: str
     path: Path
+    heard: Span | None = None
+    """Its first and its last event; None where nobody told."""
+    over: bool = False
+    dropped: int = 0
+    """Lines that the file lacks at its end."""
 
 
 def _shadows(folder: Path, summary: dict[str, Any]) -> Iterator[_Shadow]:
     """What scored beside the session in ``folder``; also while it runs and has no summary yet."""
     told = summary.get("shadow")
     if told:
-        yield _Shadow(str(told["alias"]), str(told.get("version") or "?"), folder / str(told["file"]))
+        heard = (told["from_ns"], told["to_ns"]) if told.get("to_ns") else None
+        yield _Shadow(
+            str(told["alias"]), str(told.get("version") or "?"), folder / str(told["file"]), heard,
+            bool(told.get("over")), int(told.get("lines_dropped") or 0),
+        )  # fmt: skip
         return
     for path in sorted(folder.glob("shadow-*.jsonl")):
         yield _Shadow(path.stem.removeprefix("shadow-"), "?", path)
 
 
 def _add_shadow(
-    shadow: _Shadow, host: VersionResult, span: tuple[int, int] | None, results: dict[Key, VersionResult]
+    shadow: _Shadow, host: VersionResult, span: Span | None, results: dict[Key, VersionResult]
 ) -> None:
-    result = _result(results, (shadow.alias, shadow.version, BESIDE), host.watermark)
+    result = VersionResult(shadow.alias, shadow.version, BESIDE, host.watermark, host=host.key)
+    result = results.setdefault(result.key, result)
     result.sessions += 1
-    result.hosts.add(host.key)
-    if span is not None:
-        result.spans.append(span)
+    edges: list[int] = []
+    last_ns = 0
     for row in _rows(shadow.path):
+        last_ns = max(last_ns, row["now_ns"])
         match row["kind"]:
             case "signal":
                 move_bps = row["expected_move_millibps"] / 1e3
@@ -187,6 +200,25 @@ def _add_shadow(
                 result.fills += 1
             case "trip":
                 result.trips.append((row["exit_ns"], row["net_nano"] / NANO, row["fees_nano"] / NANO))
+            case "pause" | "continue":
+                edges.append(row["now_ns"])
+    heard = shadow.heard or span
+    if heard is not None:
+        to = heard[1] if shadow.heard and not shadow.dropped else min(heard[1], last_ns)
+        result.spans += _awake(heard[0], to, edges)
+    for cut, said in (
+        (shadow.over, "it ended by itself before its host"),
+        (shadow.dropped, "its record was full before the session's end"),
+        (edges, "it rested while the machine had no room"),
+    ):
+        if cut:
+            result.notes[said] += 1
+
+
+def _awake(since: int, to: int, edges: Sequence[int]) -> list[Span]:
+    """The time between, less its rests; ``edges``: when one began, when it ended, and so on."""
+    bounds = [since, *(min(edge, to) for edge in edges), to]
+    return [(a, b) for a, b in zip(bounds[::2], bounds[1::2], strict=False) if b > a]
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

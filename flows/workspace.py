@@ -2,7 +2,9 @@
 
 A workspace is a folder laid out like the project: its own ``params.yaml``, ``dvc.lock``, ``data/``,
 ``artifacts/`` and ``runtime/``; the code folders and ``keys/`` are links to the project's. It shares the
-project's DVC cache, so that what one of them has computed the other one does not compute again.
+project's DVC cache, so that models and all that follows from them are not trained twice from the same inputs.
+Recordings, features and labels are: their stages keep their outputs to add a day to (``persist``), and for
+those DVC looks up no earlier run. Each folder computes them once; the bytes are the same.
 """
 
 from __future__ import annotations

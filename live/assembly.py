@@ -95,12 +95,10 @@ def _desk(session: Session) -> ShadowDesk | None:
 
 def _restore(session: Session, engine: Engine, ledger: Ledger, shadow: ShadowDesk | None) -> None:
     """The checkpoint of this account, if there is one."""
-    path = session.checkpoint_path
-    session.restored = takeover.read_checkpoint(path, session.account_ref, session.audit_line)
     if session.restored.body is None:
         return
     now_ns = session.clock.now_ns() if session.clock.anchored else None
-    takeover.restore(engine, path, session.restored.body, now_ns)
+    takeover.restore(engine, session.checkpoint_path, session.restored.body, now_ns)
     session.clock.not_before(engine.now_ns)
     for ticker, position in engine.positions.items():
         ledger.restore_position(ticker, position.lots, position.cost_nano)

@@ -27,7 +27,7 @@ from market.errors import ScalperError
 from market.types import NANO, Instrument
 
 MAX_LINES = 100_000
-"""A shadow that orders more than this is recorded no further; it is counted."""
+"""A shadow that orders more than this is recorded no further; what is left out is counted and told."""
 
 _MARKET = (
     ev.Book, ev.Trade, ev.Timer, ev.TradingStatus, ev.Connection, ev.Quarantine, ev.VolatilityIndex,
@@ -55,23 +55,36 @@ class ShadowRun:
         self._file: IO[str] | None = None
         self._lines = 0
         self.over = False
+        self._from_ns = self._to_ns = 0
+        self._resting = False
         self.scores = self.orders = self.fills = 0
         self._reconciled = False
 
     def take(self, event: ev.Event) -> None:
         if self.over or not isinstance(event, _MARKET):
             return
+        resume = isinstance(event, ev.Resume)
         if isinstance(event, ev.Resume):
             if event.names and VOLATILITY not in event.names:
                 return
             event = replace(event, names=(VOLATILITY,))
-        elif self._paused():
-            return
         try:
+            if not resume and self._rests(event.now_ns):
+                return
             self._take(event)
+            if not resume:
+                self._from_ns, self._to_ns = self._from_ns or event.now_ns, event.now_ns
         except Exception as error:  # noqa: BLE001 a shadow must never reach the live book; it is told and ended
             self.over = True
             self._failed(f"{type(error).__name__}: {error}")
+
+    def _rests(self, now_ns: int) -> bool:
+        """Whether the machine has no room; its rests are recorded, for what it missed is not its result."""
+        resting = self._paused()
+        if resting != self._resting:
+            self._resting = resting
+            self._record("pause" if resting else "continue", {}, now_ns)
+        return resting
 
     def _take(self, event: ev.Event) -> None:
         now_ns = event.now_ns
@@ -103,30 +116,30 @@ class ShadowRun:
             match command:
                 case cmd.PlaceOrder():
                     self.orders += 1
-                    self._record("order", command, event.now_ns)
+                    self._record("order", asdict(command), event.now_ns)
                     self._broker.send(command, event.now_ns)
                 case cmd.CancelOrder() | cmd.QueryOrder():
                     self._broker.send(command, event.now_ns)
                 case cmd.RequestReconcile():
                     reconcile = True
                 case cmd.RecordSignal():
-                    self._record("signal", command, event.now_ns)
+                    self._record("signal", asdict(command), event.now_ns)
                 case cmd.FillBooked():
                     self.fills += 1
-                    self._record("fill", command, event.now_ns)
+                    self._record("fill", asdict(command), event.now_ns)
                 case cmd.TripClosed():
-                    self._record("trip", command, event.now_ns)
+                    self._record("trip", asdict(command), event.now_ns)
         if reconcile:
             self._tell(self._broker.reconciled(event.now_ns))
 
-    def _record(self, kind: str, command: Any, now_ns: int) -> None:
+    def _record(self, kind: str, said: Mapping[str, Any], now_ns: int) -> None:
         self._lines += 1
         if self._lines > MAX_LINES:
             return
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 closed with the session
-        row = {"kind": kind, "now_ns": now_ns, **asdict(command)}
+        row = {"kind": kind, "now_ns": now_ns, **said}
         self._file.write(json.dumps(row, separators=(",", ":")) + "\n")
         self._file.flush()
 
@@ -147,6 +160,10 @@ class ShadowRun:
             "fills": self.fills,
             "net_rub": round(self.net_nano / NANO, 2),
             "over": self.over,
+            # Market time of the first and the last event that it took whole; lines that the file lacks.
+            "from_ns": self._from_ns,
+            "to_ns": self._to_ns,
+            "lines_dropped": max(0, self._lines - MAX_LINES),
             "file": self._path.name,
         }
 

@@ -1,9 +1,10 @@
 """The one queue in front of the engine: everything in the order of its arrival, bounded, books conflated.
 
 All producers run in the event loop's thread and stamp ``now_ns`` when they post, so arrival order is time
-order. Under pressure a new book takes the place of the waiting ones of its instrument (a snapshot replaces a
-snapshot): the engine is with the market again, and the memory is free at once. Only market data may be
-dropped, and never silently; orders' news never is.
+order. Under pressure a new book takes the place of those of its instrument that wait, all but the oldest (a
+snapshot replaces a snapshot): the engine is with the market again, and the memory is free at once. The oldest
+keeps its place among what else waits, or the instrument with the most books would never be decided on. Only
+market data may be dropped, and never silently; orders' news never is.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Inbox:
         """Waiting events that are not the market and not the clock: what the broker and people said."""
         self._arrived = asyncio.Event()
         self._max_length = max_length
+        """Of market data, and beyond it the second waiting book of an instrument."""
         self.posted = 0
         self.conflated = 0
         self.dropped = 0
@@ -65,6 +67,8 @@ class Inbox:
             return False
         elif kind not in _PASSING:
             self.news += 1
+        if len(self._items) > 2 * self._length + CONFLATE_ABOVE:
+            self._items = deque(item for item in self._items if item.event is not None)
         self._items.append(waiting)
         self._length += 1
         self.posted += 1
@@ -73,13 +77,11 @@ class Inbox:
         return True
 
     def _supersede(self, books: deque[_Waiting]) -> None:
-        for book in books:
-            book.event = None
-        self._length -= len(books)
-        self.conflated += len(books)
-        books.clear()
-        while self._items and self._items[0].event is None:
-            self._items.popleft()
+        kept = 1 if len(books) < self._length else 0  # alone in the queue, it comes next in any case
+        while len(books) > kept:
+            books.pop().event = None
+            self._length -= 1
+            self.conflated += 1
 
     async def get(self) -> tuple[int, Event]:
         """(monotonic ns of arrival, event), oldest first."""

@@ -68,7 +68,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "scalper_reconnects": ("streams made again", ()),
     "scalper_events_conflated": ("books skipped because a newer one waited", ()),
     "scalper_events_dropped": ("market events that found the queue full", ()),
-    "scalper_storage_lost": ("records that neither SQLite nor the fallback file took", ()),
+    "scalper_storage_lost": ("records that SQLite or its merge refused, or that no file took", ()),
     "scalper_notifications_sent": ("notices that Telegram took", ()),
     "scalper_notifications_dropped": ("notices that were lost", ()),
 }

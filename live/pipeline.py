@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from features.leader import quote
 from features.schema import GAP, NAMES, usable
 from features.stream import FeatureStream
+from live.core.books import LARGEST
 from live.core.config import ModelParams
 from live.core.events import Book, InferenceFailed, Scores, Trade
 from market.errors import BundleError, ScalperError
@@ -115,8 +116,18 @@ class _Lane:
     def __post_init__(self) -> None:
         self.sides = tuple(self.levels)
 
-    def take(self, book: Book) -> None:
-        """Fills ``levels``."""
+    def take(self, book: Book) -> bool:
+        """Fills ``levels``. False, and no level at all, for numbers that do not fit them: the engine does not
+        believe such a book either, and nobody's mistake may end the session.
+        """
+        try:
+            self._fill(book)
+        except (struct.error, OverflowError):
+            self.levels.fill(0)
+            return False
+        return True
+
+    def _fill(self, book: Book) -> None:
         sides = (book.bid_px, book.bid_qty, book.ask_px, book.ask_qty)
         if all(len(side) == DEPTH for side in sides):
             # Four times as fast as numpy's own conversion, and most books are full.
@@ -211,7 +222,7 @@ class SignalPipeline:
     def _lead(self, book: Book) -> None:
         """A leader's quote goes to its followers before anything else: later books of theirs see it."""
         followers = self._followers.get(book.ticker)
-        if not followers or not book.bid_px or not book.ask_px:
+        if not followers or not book.bid_px or not book.ask_px or book.ask_px[0] > LARGEST:
             return
         flags = BOOK_CONSISTENT if book.consistent else 0
         mid2 = quote(book.bid_px[0], book.bid_qty[0], book.ask_px[0], book.ask_qty[0], flags)
@@ -220,8 +231,8 @@ class SignalPipeline:
                 lane.stream.on_leader(book.now_ns, mid2)
 
     def _features(self, lane: _Lane, book: Book) -> int:
-        lane.take(book)
-        flags = BOOK_CONSISTENT if book.consistent else 0
+        fits = lane.take(book)
+        flags = BOOK_CONSISTENT if book.consistent and fits else 0
         bid_px, bid_qty, ask_px, ask_qty = lane.sides
         return lane.stream.on_book(book.now_ns, bid_px, bid_qty, ask_px, ask_qty, flags, lane.row)
 

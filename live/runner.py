@@ -27,6 +27,10 @@ from market.errors import ScalperError
 __all__ = ["ComponentFailed", "Options", "Runner"]
 
 
+CLOCK_LOOK_S = 30.0
+"""So often a start that waits for the clock says so, and looks whether that was set."""
+
+
 class ComponentFailed(ScalperError):
     """A part of the runner died; trading was stopped and the process ends."""
 
@@ -63,7 +67,8 @@ class Runner:
                 await self._wait_for_start(session)
                 if self._stop_reason:
                     return 0
-                await session.prepare(stack)
+                if not await session.prepare(stack, self._wait_for_clock):
+                    return 0
                 return await self._trade(session, stack)
             finally:
                 if session.child is not None:
@@ -96,14 +101,40 @@ class Runner:
         session.audit_line("SESSION", "STARTUP_PLANNED", startup_time=wanted, seconds=round(wait))
         session.notifier.send(f"STARTUP_PLANNED: {words}")
         session.say(words)
-        self._systemd.ready(words)
-        alive = asyncio.create_task(self._systemd.wait())
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), wait)
-        alive.cancel()
+        await self._pause(wait, words)
         event = "STARTUP_CANCELLED" if self._stop_reason else "STARTUP_TIME_REACHED"
         session.audit_line("SESSION", event, startup_time=wanted, reason=self._stop_reason or "-")
         session.notifier.send(f"{event}: {self._stop_reason or wanted}")
+
+    async def _wait_for_clock(self, session: Session) -> bool:
+        """Until the checkpoint is no longer from ahead of the clock; False when asked to stop meanwhile.
+
+        A clock that ran ahead and was set back mends itself: a refusal would leave a position to nobody.
+        """
+        seconds = session.clock_behind_s()
+        if not seconds:
+            return True
+        words = (
+            f"the checkpoint is from ahead of the clock: waiting until that has caught up ({seconds:.0f} s)"
+        )
+        session.audit_line("SESSION", "CLOCK_WAIT", seconds=round(seconds))
+        session.notifier.send(f"CLOCK_WAIT: {words}")
+        while seconds and not self._stop_reason:
+            session.say(f"waiting for the clock to reach the checkpoint ({seconds:.0f} s)")
+            await self._pause(min(seconds, CLOCK_LOOK_S), words)
+            seconds = session.clock_behind_s()
+        event = "STARTUP_CANCELLED" if self._stop_reason else "CLOCK_WAIT_OVER"
+        session.audit_line("SESSION", event, reason=self._stop_reason or "-")
+        session.notifier.send(f"{event}: {self._stop_reason or 'going on from the checkpoint'}")
+        return not self._stop_reason
+
+    async def _pause(self, seconds: float, words: str) -> None:
+        """Waits, or until asked to stop. For systemd the start is over: that has its time-out."""
+        self._systemd.ready(words)
+        alive = asyncio.create_task(self._systemd.wait())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        alive.cancel()
 
     async def _trade(self, session: Session, stack: ExitStack) -> int:
         failure: BaseException | None = None

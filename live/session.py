@@ -12,7 +12,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ from live.reporting import Reporter
 from live.storage import Record, Storage
 from live.watch import OverrideFlag, RunnerLock, write_flag
 from market.fees import tariff
-from market.types import Instrument
+from market.types import SECOND_NS, Instrument
 
 if TYPE_CHECKING:
     from live.record_run import RunRecorder
@@ -113,7 +113,10 @@ class Session:
 
     # ---- preparation ----
 
-    async def prepare(self, stack: ExitStack) -> None:
+    async def prepare(self, stack: ExitStack, wait: Callable[[Session], Awaitable[bool]]) -> bool:
+        """``wait`` is called when the checkpoint is read and nothing goes on from it yet; where it answers
+        False the start is called off, and so does this.
+        """
         config = self.config
         self.model = await asyncio.to_thread(models_.fetch, config, self.options.alias)
         self.tickers = models_.tickers(config, self.model.bundle)
@@ -130,6 +133,10 @@ class Session:
             await self._know_the_market()
             if not self.options.shadow:
                 stack.callback(RunnerLock.of_account(self.account_ref).release)
+            self.restored = takeover.read_checkpoint(self.checkpoint_path, self.account_ref, self.audit_line)
+            if not await wait(self):
+                await self.disconnect()
+                return False
             assemble(self)
             if self.options.record is not None:
                 self.recorder = self._build_recorder(self.options.record)
@@ -138,6 +145,17 @@ class Session:
         except BaseException:
             await self.disconnect()
             raise
+        return True
+
+    def clock_behind_s(self) -> float:
+        """How long the clock must go on before it may be gone on from the checkpoint; mostly 0. The machine's
+        clock is read anew each time: it is just being set.
+        """
+        if self.restored.body is None or self.config.system.mode == "paper":
+            return 0.0
+        if takeover.wait_ns(self.restored.body, self.clock.now_ns()):
+            self.clock = MarketClock.wall()
+        return takeover.wait_ns(self.restored.body, self.clock.now_ns()) / SECOND_NS
 
     async def disconnect(self) -> None:
         await self.api.close()

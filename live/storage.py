@@ -28,8 +28,8 @@ from typing import Any
 
 from live import storage_fallback
 from live.handoff import Handoff
-from live.storage_migrate import bring_up_to_date, check_integrity, require_current
-from live.storage_schema import KEYS, SCHEMA, SCHEMA_VERSION, Record, statement
+from live.storage_migrate import open_for_writing, require_current
+from live.storage_schema import CHANGING, KEYS, Record, statement
 from live.storage_schema import StorageError as StorageError
 
 MAX_QUEUE = 50_000
@@ -51,6 +51,8 @@ RECORD_ERRORS = (
     OverflowError, ValueError,
 )  # fmt: skip
 """What is wrong with one record, as against the database."""
+MAX_ACCEPTED = 10_000
+"""Ids of intentions that the writer remembers, the last ones: an order is written once, whatever takes it."""
 MAX_NS = (1 << 63) - 1
 FINAL_STATUSES = ("FILLED", "CANCELLED", "REJECTED", "NOT_SENT", "SHADOW")
 """Statuses of orders about which the broker has nothing more to say."""
@@ -77,10 +79,13 @@ class Storage:
         self._retry_at = 0.0
         self._impatient_s, self._impatient_until = IMPATIENT_S, 0.0
         self._batches = 0
+        self._accepted: dict[str, None] = {}
         self.degraded = ""
-        """Why records go to the fallback file; empty when SQLite is fine."""
+        """Why records go to the fallback file, or did not come out of it; empty when SQLite is fine."""
         self.lost = 0
-        """Records that neither place took (never intentions: those are refused instead)."""
+        """Records that neither place took (never intentions: those are refused instead), and such as the
+        fallback file took and the database refused.
+        """
         self.handled = 0
         """Batches that the writer is done with, one way or the other; stands still while the disk hangs."""
 
@@ -172,20 +177,11 @@ class Storage:
     # ---- the writer thread ----
 
     def _run(self) -> None:
-        try:
-            self._connection = _open_for_writing(self.path)
-            self._prune()
-            self._merge()
-        except sqlite3.Error as error:
-            self._open_error = StorageError(
-                f"cannot open the database {self.path}: {error}; check the disk and the rights, or set "
-                "storage.path"
-            )
-        except StorageError as error:
-            self._open_error = error
-        finally:
-            self._ready.set()
+        self._open_error = self._start()
+        self._ready.set()
         if self._open_error is not None:
+            if self._connection is not None:
+                self._connection.close()
             return
         stop = False
         while not stop:
@@ -200,12 +196,35 @@ class Storage:
                 for work in batch:
                     if work.done is not None:
                         work.done(StorageError(self.degraded))
-            self.handled += 1
             self._tidy_log()
+            self.handled += 1
         if self.degraded:
             self._merge_back()
         if self._connection is not None:
             self._connection.close()
+
+    def _start(self) -> StorageError | None:
+        try:
+            self._connection = open_for_writing(self.path, BUSY_TIMEOUT_MS)
+            self._prune()
+            self.degraded = self._merge()
+            last = self._connection.execute(
+                "SELECT client_order_id FROM orders ORDER BY rowid DESC LIMIT ?", (MAX_ACCEPTED,)
+            ).fetchall()
+            self._accepted = dict.fromkeys(row[0] for row in reversed(last))
+        except sqlite3.Error as error:
+            return StorageError(
+                f"cannot open the database {self.path}: {error}; check the disk and the rights, or set "
+                "storage.path"
+            )
+        except StorageError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - a writer that dies unheard leaves orders waiting for ever
+            return StorageError(
+                f"cannot merge {self.fallback} into {self.path}: {type(error).__name__}: {error}; check its "
+                "rights, or move it away (what is in it then stays out of the database)"
+            )
+        return None
 
     def _take(self) -> tuple[list[_Work], bool]:
         batch: list[_Work] = []
@@ -222,26 +241,23 @@ class Storage:
 
     def _write(self, batch: list[_Work]) -> None:
         records = [record for work in batch for record in work.records]
-        error: BaseException | None = None
-        refused: dict[int, StorageError] = {}
         if self.degraded and time.monotonic() < self._retry_at:
-            error = self._append_fallback(records)
+            refused = self._divert(records)
         else:
             try:
-                if self.degraded:
-                    self._merge()
+                told = self._merge() if self.degraded else ""
                 refused = self._commit(records)
-                self.degraded = ""
-            except sqlite3.Error as failure:
-                self.degraded = f"SQLite does not take writes: {failure}"
-                self._retry_at = time.monotonic() + RETRY_SECONDS
-                error = self._append_fallback(records)
+                self._remember(r for r in records if id(r) not in refused)
+                self.degraded = told
+            except (sqlite3.Error, OSError) as failure:
+                self._degrade(failure)
+                refused = self._divert(records)
         for work in batch:
-            problem = error or next((refused[id(r)] for r in work.records if id(r) in refused), None)
+            problem = next((refused[id(r)] for r in work.records if id(r) in refused), None)
             if work.done is not None:
                 work.done(problem)
             elif problem is not None:
-                self.lost += sum(error is not None or id(r) in refused for r in work.records)
+                self.lost += sum(id(r) in refused for r in work.records)
                 self.degraded = self.degraded or str(problem)
 
     def _commit(self, records: Iterable[Record]) -> dict[int, StorageError]:
@@ -250,14 +266,14 @@ class Storage:
         self._batches += 1
         connection = self._connection
         if connection is None:
-            connection = self._connection = _open_for_writing(self.path)
+            connection = self._connection = open_for_writing(self.path, BUSY_TIMEOUT_MS)
         try:
             connection.execute("BEGIN IMMEDIATE")
             for record in records:
                 try:
                     cursor = connection.execute(*statement(record))
                 except RECORD_ERRORS as error:  # this record is impossible; the others are not
-                    refused[id(record)] = StorageError(f"a row of {record.table} cannot be written: {error}")
+                    refused[id(record)] = _impossible(record, error)
                 else:
                     if record.must_be_new and cursor.rowcount == 0:
                         refused[id(record)] = _already_there(record)
@@ -276,42 +292,91 @@ class Storage:
         with suppress(sqlite3.Error):  # readers hold it, or the disk fails: the next commit will tell
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _append_fallback(self, records: Iterable[Record]) -> BaseException | None:
+    def _divert(self, records: Iterable[Record]) -> dict[int, StorageError]:
+        """Into the fallback file. Returns ``id`` of the records that it did not take, and why."""
+        refused: dict[int, StorageError] = {}
+        taken: dict[int, Record] = {}
+        new: set[str] = set()
+        lines: list[str] = []
+        for record in records:
+            if record.must_be_new and (_key(record) in self._accepted or _key(record) in new):
+                refused[id(record)] = _already_there(record)
+                continue
+            try:
+                lines.append(storage_fallback.line(record))
+            except ValueError as error:
+                refused[id(record)] = _impossible(record, error)
+                continue
+            taken[id(record)] = record
+            if record.must_be_new:
+                new.add(_key(record))
         try:
-            storage_fallback.append(self.fallback, records)
+            storage_fallback.append(self.fallback, lines)
         except OSError as error:
-            return StorageError(
+            nothing = StorageError(
                 f"neither {self.path} ({self.degraded}) nor {self.fallback} ({error}) can be written"
             )
-        return None
+            return {**refused, **dict.fromkeys(taken, nothing)}
+        self._remember(taken.values())
+        return refused
+
+    def _remember(self, records: Iterable[Record]) -> None:
+        self._accepted.update((_key(record), None) for record in records if record.must_be_new)
+        while len(self._accepted) > MAX_ACCEPTED:
+            del self._accepted[next(iter(self._accepted))]
+
+    def _degrade(self, error: Exception) -> None:
+        if isinstance(error, sqlite3.Error):
+            self.degraded = f"SQLite does not take writes: {error}"
+        else:
+            self.degraded = f"{self.fallback} cannot be merged: {type(error).__name__}: {error}"
+        self._retry_at = time.monotonic() + RETRY_SECONDS
 
     def _merge_back(self) -> None:
         try:
-            self._merge()
-            self.degraded = ""
-        except sqlite3.Error as error:
-            self.degraded = f"SQLite does not take writes: {error}"
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self.degraded = self._merge()
+        except Exception as error:  # noqa: BLE001 - at the stop nobody else would close the connection
+            self._degrade(error)
 
-    def _merge(self) -> None:
-        """Writes the fallback file's records in one transaction, then removes it.
+    def _merge(self) -> str:
+        """Writes the fallback file's records in one transaction, then removes it. Returns what is wrong with
+        records that the database refuses: they are kept beside the file, and so are torn lines.
 
         The file's digest is written with them: after a crash between commit and removal the same file is only
-        removed, so that its old statuses cannot overwrite newer ones. Torn lines are kept beside it.
+        removed, so that its old statuses cannot overwrite newer ones. An intention in it overwrites nothing.
         """
         if not self.fallback.exists():
-            return
-        text = self.fallback.read_text(encoding="utf-8")
-        digest = hashlib.sha256(text.encode()).hexdigest()
+            return ""
+        content = self.fallback.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
         if self._connection is None:
-            self._connection = _open_for_writing(self.path)
+            self._connection = open_for_writing(self.path, BUSY_TIMEOUT_MS)
         row = self._connection.execute("SELECT value FROM meta WHERE key='merged_fallback'").fetchone()
+        told = ""
         if row is None or row[0] != digest:
-            records, damaged = storage_fallback.parse(text)
-            self._commit([*records, Record("meta", {"key": "merged_fallback", "value": digest})])
+            records, damaged = storage_fallback.parse(content)
+            refused = self._commit([*records, Record("meta", {"key": "merged_fallback", "value": digest})])
+            lost = [r for r in records if id(r) in refused and not (r.must_be_new and self._has(r))]
+            if lost:
+                self.lost += len(lost)
+                told = (
+                    f"the database refused {len(lost)} records of {self.fallback.name} "
+                    f"({refused[id(lost[0])]}); they are in {self.fallback.name}.damaged"
+                )
+                damaged += [storage_fallback.line(record).encode() for record in lost]
             if damaged:
                 storage_fallback.keep_damaged(self.fallback, damaged)
         self.fallback.unlink()
+        return told
+
+    def _has(self, intention: Record) -> bool:
+        """Whether it is in the database already, whatever became of it since: the file is merged again."""
+        columns = [c for c in intention.fields if c not in CHANGING]
+        same = " AND ".join(f"{c} IS ?" for c in columns)
+        assert self._connection is not None
+        values = [intention.fields[c] for c in columns]
+        found = self._connection.execute(f"SELECT 1 FROM {intention.table} WHERE {same}", values)
+        return found.fetchone() is not None
 
     def _prune(self) -> None:
         if not self._retention_days or self._connection is None:
@@ -328,32 +393,16 @@ class Storage:
             )
 
 
+def _key(record: Record) -> str:
+    return str(record.fields[KEYS[record.table][0]])
+
+
 def _already_there(record: Record) -> StorageError:
-    key = record.fields[KEYS[record.table][0]]
-    return StorageError(f"{record.table[:-1]} {key} was written before; it is not sent again")
+    return StorageError(f"{record.table[:-1]} {_key(record)} was written before; it is not sent again")
 
 
-def _open_for_writing(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")  # a power cut must not lose an intention
-        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE type='table'").fetchone()[0]
-        if tables == 0:
-            connection.execute("BEGIN IMMEDIATE")
-            for sql in SCHEMA.split(";\n"):
-                if sql.strip():
-                    connection.execute(sql)
-            connection.execute("INSERT INTO meta VALUES('schema_version', ?)", (str(SCHEMA_VERSION),))
-            connection.execute("COMMIT")
-        else:
-            check_integrity(connection, path)
-            bring_up_to_date(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+def _impossible(record: Record, error: Exception) -> StorageError:
+    return StorageError(f"a row of {record.table} cannot be written: {error}")
 
 
 @contextmanager

@@ -9,9 +9,33 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from live.storage_schema import MIGRATIONS, SCHEMA_VERSION, StorageError
+from live.storage_schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION, StorageError
 
 MAX_FAULTS_TOLD = 3
+
+
+def open_for_writing(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
+    """The database whole and of this version, made where there is none."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=busy_timeout_ms / 1000)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a power cut must not lose an intention
+        connection.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
+        tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE type='table'").fetchone()[0]
+        if tables == 0:
+            connection.execute("BEGIN IMMEDIATE")
+            for sql in SCHEMA.split(";\n"):
+                if sql.strip():
+                    connection.execute(sql)
+            connection.execute("INSERT INTO meta VALUES('schema_version', ?)", (str(SCHEMA_VERSION),))
+            connection.execute("COMMIT")
+        else:
+            check_integrity(connection, path)
+            bring_up_to_date(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def version_of(connection: sqlite3.Connection) -> str:

@@ -91,6 +91,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "trips": ("session_id", "ticker", "entry_ns", "exit_ns"),
     "holds": ("session_id", "name", "scope", "raised_ns"), "equity": ("session_id", "now_ns"),
 }  # fmt: skip
+CHANGING = frozenset({"status", "exchange_order_id", "lots_executed", "updated_ns", "note"})
+"""What becomes of an order after its intention; the other columns stay."""
 
 
 class StorageError(ScalperError):

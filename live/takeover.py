@@ -14,7 +14,7 @@ from typing import Any
 
 from live import checkpoint
 from live.core.commands import Role
-from live.core.engine import Engine
+from live.core.engine import MAX_AHEAD_NS, Engine
 from live.core.errors import BadSnapshot
 from live.core.events import Event, KnownOrder
 from live.storage import FINAL_STATUSES, Record, Storage, unresolved_orders
@@ -22,8 +22,14 @@ from market.types import SECOND_NS
 
 AuditFn = Callable[..., None]
 
-MAX_AHEAD_NS = 30 * SECOND_NS
-"""A checkpoint from so far ahead of the clock is no rounding: market time would stand still until then."""
+MAX_WAIT_NS = 3600 * SECOND_NS
+"""A clock further behind its checkpoint is not waited for: a person must look which of the two is wrong."""
+WAY_OUT = (
+    "Put that right (the machine's clock, the version of the program, the list of instruments) and start "
+    "again. Where that cannot be: `live-runner halt` first, then move the file away, compare orders and "
+    "positions with the broker's terminal, start, `live-runner resume`. Holds, positions and the day's loss "
+    "go with the file: without the halt the next start would trade as if the day had had no loss"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +76,23 @@ def _look_inside(path: Path, content: dict[str, Any]) -> None:
         raise checkpoint.CheckpointError(f"the checkpoint {path} was not written by this program: no {what}")
 
 
+def wait_ns(body: dict[str, Any], now_ns: int) -> int:
+    """How long until the clock has come near enough to the checkpoint ``body``; 0: no wait is needed, or
+    none short enough would help (``restore`` refuses it then).
+    """
+    excess_ns: int = body["now_ns"] - now_ns - MAX_AHEAD_NS
+    return excess_ns if 0 < excess_ns <= MAX_WAIT_NS else 0
+
+
 def restore(engine: Engine, path: Path, body: dict[str, Any], now_ns: int | None) -> None:
     """``Engine.restore`` with the file's name and the way out in the error.
 
     ``now_ns``: the machine's time; None on a paper market, whose time is not known before its first ping.
     """
     try:
-        engine.restore(body, None if now_ns is None else now_ns + MAX_AHEAD_NS)
+        engine.restore(body, now_ns)
     except BadSnapshot as error:
-        raise BadSnapshot(
-            f"{path} cannot be restored: {error}. Or move the file away after `live-runner halt`: its holds, "
-            "positions and the day's loss are forgotten then, so compare with the broker's terminal before "
-            "`live-runner resume`"
-        ) from None
+        raise BadSnapshot(f"{path} cannot be restored: {error}. {WAY_OUT}") from None
 
 
 def adopt_orders(

@@ -204,5 +204,5 @@ def effective_sample_size(values: ArrayLike) -> float:
 
 
 def effective_count(span_ns: int, *, horizon_ns: int, decorrelation_ns: int = 0) -> float:
-    """``T / max(h, 2 tau)``: independent looks that a stretch of time holds (lob-science.md 3.2)."""
+    """``T / max(h, 2 tau)``: independent looks that a stretch of time holds (``docs/statistics.md``)."""
     return span_ns / max(1, horizon_ns, 2 * decorrelation_ns)

@@ -21,7 +21,7 @@ from models.significance import (
 
 Found = Mapping[str, Any]
 USUAL_SD_BPS = 8.0
-"""Scatter of a trade's result where this version has no trades to tell (lob-science.md 3.3)."""
+"""Scatter of a trade's result where this version has no trades to tell (``docs/statistics.md``)."""
 
 
 def statistics(found: Found, edge: Found, watermark: str) -> Iterator[str]:

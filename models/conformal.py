@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 CLASSES: Final = 3
 DOWN, UP = 0, 2
 GAMMA: Final = 0.005
-"""Step of the adaptive form (Gibbs, Candes 2021; lob-science.md 3.4)."""
+"""Step of the adaptive form (Gibbs, Candes 2021; ``docs/statistics.md``)."""
 
 
 def scores(p: ArrayLike, y: ArrayLike) -> F64:

@@ -56,7 +56,7 @@ def by_day(parts: Iterable[tuple[str, int, int]]) -> tuple[Session, ...]:
 
 def shortest_embargo_ns(*, horizon_ns: int, feature_window_ns: int, decorrelation_ns: int) -> int:
     """The shortest embargo that lets nothing leak: ``max(h, longest feature window, 10 decorrelation times)``
-    (lob-science.md 3.2)."""
+    (after Lopez de Prado 2018, ch. 7; ``docs/labels.md``)."""
     return max(horizon_ns, feature_window_ns, DECORRELATIONS * decorrelation_ns)
 
 

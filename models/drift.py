@@ -3,7 +3,7 @@ LEAN.
 
 Order-book rows are autocorrelated: half an hour of rows four times a second may hold no more than five
 independent values of a slow feature, so a limit that counts rows alarms on a market that has not changed
-(lob-science.md 6.1). Here a sample is thinned to one row per ``THIN_NS``, the size of a window is its
+(``docs/drift.md``). Here a sample is thinned to one row per ``THIN_NS``, the size of a window is its
 *effective* size, and what a distance is worth is read off the training data itself: under no drift
 ``PSI ~ (1/n + 1/m) chi2(B - 1)`` and ``E W1 = sqrt(2/pi) sqrt(1/n + 1/m) integral sqrt(F (1 - F))`` with n
 and m effective (Potgieter et al. 2023; Bickel, Freedman 1981), times how much farther blocks of training days

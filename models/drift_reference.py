@@ -2,9 +2,9 @@
 often the rule would have alarmed on them.
 
 The newest ``MAX_DAYS`` training days are thinned to one row per ``THIN_NS``. Effective sizes come from within
-days, where memory is short; what days add is measured by leaving each of them out (day blocks,
-lob-science.md 6.2). Then the whole rule is played over days that the reference has not seen, and where it
-alarms, everything is expected to lie so much farther apart until it does not.
+days, where memory is short; what days add is measured by leaving each of them out (blocks of
+whole days, ``docs/drift.md``). Then the whole rule is played over days that the reference has not seen, and
+where it alarms, everything is expected to lie so much farther apart until it does not.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """When distances of many columns make an alarm: false discovery rate, weight, and two windows in a row. LEAN.
 
-Sixty columns at five per cent alarm in nineteen of twenty checks (lob-science.md 6.2). Columns are therefore
+Sixty columns at five per cent alarm in nineteen of twenty checks (1 - 0.95^60 = 95 %). Columns are therefore
 chosen by Benjamini and Hochberg; they alarm only when three of them, or a fifth of what the models look at,
 moved, or when the scores themselves did; and only when that lasts. Critical is less: a score that moved far,
 or features that carry a fifth of the models' importance.

@@ -70,14 +70,21 @@ def _alarm(seconds: float) -> Iterator[None]:
         yield
         return
 
+    over = False
+
     def ring(number: int, frame: FrameType | None) -> None:
-        raise OutOfTime
+        if not over:  # it may ring once more while it is being put away
+            raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
     try:
-        yield
-    finally:
+        try:
+            yield
+        finally:
+            over = True
+    finally:  # also when it rang just before it was told
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
 

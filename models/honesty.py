@@ -4,7 +4,7 @@ The simulator plants a latent state of known strength; the product's own feature
 ridge, try to recover it. In the strict null N0 the features are one path's and the returns another's, so that
 any skill is a leak. In the mechanical null N1 nothing is planted, yet a book is predictable by itself, and
 still loses after the spread. In P weak, P medium and P+ a signal is there, too small to trade, visible, and
-tradable. Bars and reference figures: lob-science.md, section 4.4.
+tradable. Bars and reference figures: ``docs/honesty.md``.
 
 Nothing is tuned on the test day: the ridge's penalty comes from generalised cross-validation on the training
 day (Golub, Heath, Wahba 1979). Profit here is never evidence of an edge in a market.

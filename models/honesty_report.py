@@ -1,4 +1,4 @@
-"""All tiers over many seeds: the table, and the claims it must bear out (lob-science.md, section 4.4)."""
+"""All tiers over many seeds: the table, and the claims it must bear out (``docs/honesty.md``)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ from models.honesty import (
 from models.honesty_controls import ahead, backwards, doubled, resend, shuffled
 
 NULL_Z: Final = 2.0
-FRESH_SEEDS: Final = 101
-"""The first of the seeds on which N0 is looked at a second time."""
 NULL_GROSS_SHARE: Final = 0.15
 MECHANICAL_IC: Final = (0.2, 0.33)
 OF_ORACLE: Final = 0.85
@@ -36,6 +34,8 @@ MEDIUM_Z: Final = 3.0
 TRADABLE_SHARE: Final = 0.9
 MIN_SEEDS: Final = 4
 MAX_SEEDS: Final = 200
+FRESH_SEEDS: Final = MAX_SEEDS + 1
+"""The first of the seeds on which N0 is looked at a second time: none of them is ever in the first look."""
 CONTROL_HOURS: Final = 1.0
 CONTROL_SEEDS: Final = 8
 """Controls compare runs on the same data, so they need less of it."""
@@ -138,8 +138,9 @@ def run_tiers(
 ) -> Report:  # fmt: skip
     """Every tier on ``seeds`` seeds, ``hours`` of training and of test each; then the controls and the gate.
 
-    ``gate_seeds``: of how many seeds the gate is asked (0: not at all). One thread; 20 seeds of 6 hours take
-    about twenty minutes. ConfigError when there are too few seeds for a spread.
+    ``gate_seeds``: of how many seeds the gate is asked (0: not at all). One thread; tiers and controls of 20
+    seeds of 6 hours take about five minutes of processor time, the gate comes on top. ConfigError when
+    there are too few seeds for a spread.
     """
     if not MIN_SEEDS <= seeds <= MAX_SEEDS:
         raise ConfigError(f"honesty tiers need {MIN_SEEDS} to {MAX_SEEDS} seeds, not {seeds}")
@@ -180,20 +181,20 @@ def null_claim(n0: Summary, again: Summary | None = None) -> Finding:
     """Nothing is found in the strict null.
 
     By luck alone one look in twenty breaks that, and the seeds are always the same: ``again`` is a second
-    look, at as many others. A leak breaks both; both are told.
+    look, at as many others. All seeds of both are judged together: a look that failed is not thrown away.
     """
-    judged, measured = n0, f"{n0.ic:+.4f}, SE {n0.ic_se:.4f}"
+    ic, se, measured = n0.ic, n0.ic_se, f"{n0.ic:+.4f}, SE {n0.ic_se:.4f}"
     if again is not None:
-        judged = again
-        measured += f"; on {again.seeds} other seeds {again.ic:+.4f}, SE {again.ic_se:.4f}"
-    return Finding(
-        f"N0: |mean IC| is under {NULL_Z:g} standard errors", measured,
-        abs(judged.ic) < NULL_Z * judged.ic_se,
-    )  # fmt: skip
+        ic, se = _pooled(n0, again)
+        measured += (
+            f"; on {again.seeds} other seeds {again.ic:+.4f}, SE {again.ic_se:.4f}; "
+            f"all {n0.seeds + again.seeds} together {ic:+.4f}, SE {se:.4f}, z {ic / se:+.1f}"
+        )
+    return Finding(f"N0: |mean IC| is under {NULL_Z:g} standard errors", measured, abs(ic) < NULL_Z * se)
 
 
 def claims(table: Sequence[Summary], again: Summary | None = None) -> list[Finding]:
-    """The claims of section 4.4 on a table that has every tier; ``again``: see ``null_claim``."""
+    """The claims of ``docs/honesty.md`` on a table that has every tier; ``again``: see ``null_claim``."""
     by = {row.tier: row for row in table}
     n0, n1, medium, plus = (by[name] for name in ("N0", "N1", "P medium", "P+"))
     low, high = MECHANICAL_IC
@@ -305,3 +306,13 @@ def _mean_ic(runs: Sequence[Run]) -> tuple[float, float]:
     values = [run.ic for run in runs]
     spread = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return float(np.mean(values)), max(spread, 1 / math.sqrt(sum(run.test_rows for run in runs)))
+
+
+def _pooled(first: Summary, second: Summary) -> tuple[float, float]:
+    """Mean IC and its standard error over the seeds of both, as if they had been one look."""
+    n = first.seeds + second.seeds
+    mean = (first.seeds * first.ic + second.seeds * second.ic) / n
+    squares = sum(
+        (look.seeds - 1) * look.ic_sd**2 + look.seeds * (look.ic - mean) ** 2 for look in (first, second)
+    )
+    return mean, math.sqrt(squares / (n - 1) / n)

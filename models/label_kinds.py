@@ -137,7 +137,7 @@ class Tlob(_Smoothed):
     """Two means of k mids, h rows apart; leaks unless h is far larger than k.
 
     ``future`` "ends" at t+h (the authors' released code, which also lowers k to h) or "starts" there (the
-    windows for which lob-science.md 3.1 gives the smaller leak).
+    windows for which ``docs/labels.md`` gives the smaller leak).
     """
 
     name: ClassVar[str] = "tlob"
@@ -182,7 +182,7 @@ class PointReturn(_Timed):
 
     name: ClassVar[str] = "point_return"
     formula: ClassVar[str] = "log M[t+l+h] / M[t+l], l the latency"
-    source: ClassVar[str] = "lob-science.md 3.1 (start shifted by the latency)"
+    source: ClassVar[str] = "point return, its start shifted by the latency (docs/labels.md)"
     horizon_s: float = 10.0
     latency_s: float = 0.1
     theta_bps: float = 0.0
@@ -206,7 +206,7 @@ class TripleBarrier(_Timed):
 
     name: ClassVar[str] = "triple_barrier"
     formula: ClassVar[str] = "first of +u sigma, -d sigma, l+h on r = (b - a_entry)/M - 2f; short alike"
-    source: ClassVar[str] = "Lopez de Prado 2018, ch. 3; on executable prices: lob-science.md 3.1"
+    source: ClassVar[str] = "Lopez de Prado 2018, ch. 3; on executable prices: docs/labels.md"
     executable: ClassVar[bool] = True
     horizon_s: float = 10.0
     latency_s: float = 0.1
@@ -252,7 +252,7 @@ class Executable(_Timed):
     formula: ClassVar[str] = (
         "up: (b[t+l+h] - a[t+l])/M - 2f > theta; down: (b[t+l] - a[t+l+h])/M - 2f > theta"
     )
-    source: ClassVar[str] = "lob-science.md 3.1"
+    source: ClassVar[str] = "this project's own (docs/labels.md)"
     executable: ClassVar[bool] = True
     horizon_s: float = 10.0
     latency_s: float = 0.1

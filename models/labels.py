@@ -11,6 +11,7 @@ predicted, so a label that a look at the past predicts there is no label.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -61,12 +62,15 @@ class Labels:
         return len(self.y)
 
     def save(self, path: Path) -> None:
-        """Write ``path`` (.npz), byte-deterministic, through a temporary name."""
+        """Write ``path`` (.npz), byte-deterministic, through a temporary name of its own."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as stream:
-            np.savez(stream, **{f.name: getattr(self, f.name) for f in fields(self)})
-        temporary.replace(path)
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            with temporary.open("wb") as stream:
+                np.savez(stream, **{f.name: getattr(self, f.name) for f in fields(self)})
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Self:

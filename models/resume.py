@@ -72,7 +72,8 @@ class Epochs:
                 _restore(part, kept["parts"][name])
 
     def __iter__(self) -> Iterator[int]:
-        while len(self.history) < self._count and self.waited < self._patience:
+        # Without any patience there is still one epoch, or nothing would have been learnt.
+        while len(self.history) < self._count and (not self.history or self.waited < self._patience):
             yield len(self.history)
 
     def take(self, loss: float, weights: Mapping[str, NDArray[Any]]) -> None:

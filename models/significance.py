@@ -27,7 +27,7 @@ F64 = NDArray[np.float64]
 
 DSR_LIMIT: Final = 0.95
 PBO_LIMIT: Final = 0.2
-"""The gate of lob-science.md 3.3: below the one or above the other there is "no evidence of edge"."""
+"""The gate (``docs/statistics.md``): below the one or above the other there is "no evidence of edge"."""
 PBO_BLOCKS: Final = 16
 PBO_BLOCKS_MAX: Final = 20
 """184,756 half-splits; more would only cost time."""
@@ -260,7 +260,7 @@ def detectable_bps(trades: float, sd_bps: float, *, power: float = 0.8, alpha: f
 def power_table(
     edges_bps: Sequence[float] = (0.2, 0.5, 1.0, 2.0), *, sd_bps: float = 8.0, power: float = 0.8
 ) -> list[dict[str, float]]:
-    """``trades_needed`` for some edges, the table of lob-science.md 3.3."""
+    """``trades_needed`` for some edges, the table of ``docs/statistics.md``."""
     return [
         {"edge_bps": e, "sd_bps": sd_bps, "trades": trades_needed(e, sd_bps, power=power)} for e in edges_bps
     ]

@@ -2,7 +2,7 @@
 drawdown, and how much of the result hangs on a few trades.
 
 ``models.evaluate.trade_summary`` is the short list in the pipeline's reports; here is the rest of the order
-in which lob-science.md 3.3 lets a person read.
+in which ``docs/statistics.md`` lets a person read.
 """
 
 from __future__ import annotations

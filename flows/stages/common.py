@@ -62,20 +62,33 @@ def run(name: str, work: Callable[[Say], None]) -> None:
 def whole(final: Path) -> Iterator[Path]:
     """A folder to fill that takes the place of ``final`` only when the block ends without an error.
 
-    It lies beside ``final`` so that the rename stays on one file system; a leftover of a killed run is
-    removed.
+    It lies beside ``final`` so that the rename stays on one file system, and ``final`` steps aside by a
+    rename, too: a process that is killed leaves no part of it under its name.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    draft = final.with_name(f".{final.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft, aside = _beside(final)
+    tidy(final)
     draft.mkdir()
     try:
         yield draft
         if final.exists():
-            shutil.rmtree(final)
+            final.rename(aside)
         draft.rename(final)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        tidy(final)
+
+
+def tidy(final: Path) -> None:
+    """Remove what a killed ``whole`` left beside ``final``, which comes back where nothing took its place."""
+    draft, aside = _beside(final)
+    if aside.exists() and not final.exists():
+        aside.rename(final)
+    for left in (draft, aside):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(final: Path) -> tuple[Path, Path]:
+    return final.with_name(f".{final.name}.draft"), final.with_name(f".{final.name}.old")
 
 
 def write_json(path: Path, value: Any) -> None:

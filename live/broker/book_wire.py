@@ -16,6 +16,7 @@ from numba import int64, njit, types
 from numpy.typing import NDArray
 
 from live.broker.levels import Levels, PlainBook
+from live.core.books import LARGEST
 from market.types import NANO, SECOND_NS, Instrument
 
 MAX_LEVELS = 64
@@ -147,7 +148,7 @@ def _scan(raw: Any, levels: Any, facts: Any) -> int:
                 return _NOT_PLAIN
             _, start = _varint(raw, at, end)
             price, quantity, fault = _level(raw, start, stop)
-            if fault < 0:
+            if fault < 0 or not (-LARGEST <= quantity <= LARGEST):
                 return _NOT_PLAIN
             levels[row, n], levels[row + 1, n] = price, quantity
             facts[count], at = n + 1, stop
@@ -188,13 +189,13 @@ def _scan(raw: Any, levels: Any, facts: Any) -> int:
 
 @_jit(types.boolean(int64[:, ::1], int64[::1], int64), **_JIT)
 def _to_ticks(levels: Any, facts: Any, tick: int) -> bool:
-    """Turns prices into whole ticks; False for one off the grid."""
+    """Turns prices into whole ticks; False for one off the grid, or out of range."""
     if tick <= 0:
         return False
     for row, count in ((0, _N_BIDS), (2, _N_ASKS)):
         for n in range(facts[count]):
             ticks = levels[row, n] // tick
-            if ticks * tick != levels[row, n]:
+            if ticks * tick != levels[row, n] or ticks > LARGEST:
                 return False
             levels[row, n] = ticks
     return True

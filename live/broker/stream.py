@@ -18,7 +18,7 @@ import grpc.aio
 
 from live.broker.client import BrokerClient, OrderReport, status_of
 from live.broker.errors import STREAM_TOO_OLD, TOO_MANY_STREAMS, classify
-from live.broker.levels import Levels, PlainBook, levels
+from live.broker.levels import Levels, PlainBook, check_range, levels
 from live.clock import MarketClock
 from live.core.events import Book, Event, Quarantine, Trade, TradingStatus
 from market.contract import convert
@@ -322,6 +322,8 @@ class MarketDataStream(_Life):
         now_ns = self._clock.now_ns()
         try:
             price_ticks = convert.quotation_to_ticks(trade.price, instrument.tick_nano)
+            check_range(price_ticks, "ticks")
+            check_range(trade.quantity, "lots")
         except ConversionError as error:
             self._distrust(now_ns, instrument.ticker, str(error))
             return

@@ -12,6 +12,8 @@ from live.core.events import Book
 
 MAX_WINDOW_BOOKS = 600
 IMBALANCE_LEVELS = 10
+LARGEST = 2**31 - 1
+"""Ticks and lots fit 32 bits in features and recordings; a book with more of either is no book."""
 MILLIBPS = 10_000_000
 """Thousandths of a basis point in a whole."""
 
@@ -29,23 +31,25 @@ def book_fault(book: Book, believed: Book | None = None) -> str | None:
         return "ONE_SIDED"
     if len(bids) != len(book.bid_qty) or len(asks) != len(book.ask_qty):
         return "RAGGED"
-    if bids[-1] <= 0 or not (_positive(book.bid_qty) and _positive(book.ask_qty)):
-        return "NOT_POSITIVE"
+    if bids[-1] <= 0 or not (_sizes(book.bid_qty) and _sizes(book.ask_qty)):
+        return "NOT_POSITIVE" if min(bids[-1], *book.bid_qty, *book.ask_qty) <= 0 else "OUT_OF_RANGE"
     if bids[0] >= asks[0]:
         return "CROSSED"
     if not (believed is not None and asks == believed.ask_px) and not _rising(asks):
         return "UNSORTED"
     if not (believed is not None and bids == believed.bid_px) and not _rising(bids[::-1]):
         return "UNSORTED"
+    if asks[-1] > LARGEST:  # the highest price of all
+        return "OUT_OF_RANGE"
     return None
 
 
 # Plain loops: the interpreter compares whole numbers in a loop faster than it calls ``min`` or ``map``.
 
 
-def _positive(values: tuple[int, ...]) -> bool:
+def _sizes(values: tuple[int, ...]) -> bool:
     for value in values:  # noqa: SIM110
-        if value <= 0:
+        if not 0 < value <= LARGEST:
             return False
     return True
 

@@ -42,7 +42,7 @@ class Desk:
         self.placed = 0
         self.last_fill_ns: dict[str, int] = {}
         self.timed_out: set[str] = set()
-        """Limit rests that were withdrawn for their time; of working orders only."""
+        """Limit rests that were withdrawn for their time and are not UNKNOWN; of working orders only."""
         self.restored_ns = -1
         """Time of the checkpoint that we go on from: orders placed before are in it, or long done. One placed
         at that very moment is in it, or came right after."""
@@ -154,6 +154,8 @@ class Desk:
         if verdict is Move.LEGAL:
             order.take(update)
             self._count_rejects(order, update, before)
+            if order.state == UNKNOWN:
+                self._forget_rest(order)
         if verdict is Move.ILLEGAL or order.lots_filled > order.lots:
             self._illegal(order, update, before)
         elif verdict is Move.ECHO:
@@ -166,6 +168,12 @@ class Desk:
         if order.state != before or fills:
             self._tell(order, update.reason)
         return order
+
+    def _forget_rest(self, order: Order) -> None:
+        """Its outcome may be known only when its signal is stale: what is left of it is not sent."""
+        if order.client_order_id in self.timed_out:
+            self.timed_out.discard(order.client_order_id)
+            self._out.audit("ORDER", "REST_GIVEN_UP", client_order_id=order.client_order_id)
 
     def _foreign(self, update: OrderUpdate) -> None:
         self._out.audit(

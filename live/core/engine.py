@@ -30,6 +30,8 @@ from live.core.trader import Trader
 from market.types import SECOND_NS, Instrument
 
 SNAPSHOT_FORMAT = 1
+MAX_AHEAD_NS = 30 * SECOND_NS
+"""A snapshot from so far ahead of the clock is no rounding: market time would stand still until then."""
 
 _OF_ONE_TICKER = frozenset(
     {ev.Book, ev.Trade, ev.Scores, ev.InferenceFailed, ev.TradingStatus, ev.Quarantine, ev.KnownOrder}
@@ -302,8 +304,8 @@ class Engine:
     def restore(self, snapshot: dict[str, Any], now_ns: int | None = None) -> None:
         """Go on from the snapshot of an earlier session; before the first event. Raises ``BadSnapshot``.
 
-        ``now_ns``, the latest time that it may be from, lets a snapshot from the future be refused: until
-        then time would stand still. An engine that refused one is of no further use.
+        With ``now_ns`` a snapshot from over ``MAX_AHEAD_NS`` later is refused. An engine that refused one is
+        of no further use. The error says what is wrong; the way out is the driver's to tell.
 
         Working orders become UNKNOWN until the broker says, and nothing is sent before the first
         ``Reconciled``. Holds that only time, a person or a new model may lift survive; the others are found
@@ -311,16 +313,16 @@ class Engine:
         """
         try:
             self._check_restorable(snapshot)
-            if now_ns is not None and snapshot["now_ns"] > now_ns:
-                ahead_s = (snapshot["now_ns"] - now_ns) / SECOND_NS
+            if now_ns is not None and snapshot["now_ns"] - now_ns > MAX_AHEAD_NS:
+                ahead_s = (snapshot["now_ns"] - now_ns) // SECOND_NS
                 raise BadSnapshot(
-                    f"it is from {ahead_s:.0f} s ahead of the clock: that was set back, or was wrong when "
-                    "it was written; set the clock right"
+                    f"it is from {ahead_s} s ahead of the clock: that was set back, or was wrong when it was "
+                    "written"
                 )
             self._take_over(snapshot)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadSnapshot(
-                f"another version of the program wrote it ({type(error).__name__}: {error}); go on with it"
+                f"another version of the program wrote it ({type(error).__name__}: {error})"
             ) from None
 
     def _take_over(self, snapshot: dict[str, Any]) -> None:
@@ -348,20 +350,14 @@ class Engine:
             raise BadSnapshot("an engine is restored before its first event, not after")
         if snapshot.get("format") != SNAPSHOT_FORMAT:
             raise BadSnapshot(
-                f"its format is {snapshot.get('format')!r}, this version reads {SNAPSHOT_FORMAT}; go on with "
-                "the version that wrote it"
+                f"its format is {snapshot.get('format')!r}, this version reads {SNAPSHOT_FORMAT}"
             )
         if other := snapshot.keys() ^ self.snapshot().keys():
-            raise BadSnapshot(
-                f"another version of the program wrote it ({', '.join(sorted(other))}); go on with it"
-            )
+            raise BadSnapshot(f"another version of the program wrote it ({', '.join(sorted(other))})")
         if snapshot["session_key"] == self.session_key:
             raise BadSnapshot(
                 "a new session needs a new session key: with the old one order ids would repeat"
             )
         for ticker, position in snapshot["portfolio"]["positions"].items():
             if position["lots"] and ticker not in self._markets:
-                raise BadSnapshot(
-                    f"the checkpoint holds {position['lots']} lots of {ticker}, not traded in this session: "
-                    f"add it to the instruments, or close the position and remove the checkpoint"
-                )
+                raise BadSnapshot(f"it holds {position['lots']} lots of {ticker}, not traded in this session")

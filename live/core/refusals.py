@@ -21,6 +21,7 @@ class Reason(StrEnum):
     ORDER_RATE = "ORDER_RATE"
     PRICE_COLLAR = "PRICE_COLLAR"
     BEYOND_STOP = "BEYOND_STOP"
+    LATE_REST = "LATE_REST"
 
 
 class Throttle:

@@ -21,7 +21,7 @@ from live.core.refusals import Reason, Throttle
 from live.core.signals import Signal
 from live.core.spread import in_bps
 from live.core.words import decimal
-from market.types import Instrument
+from market.types import MILLISECOND_NS, Instrument
 
 MAX_RETRY_DOUBLINGS = 5
 
@@ -175,7 +175,7 @@ class Trader:
 
     def after_timeout(self, order: Order) -> None:
         """A limit rest that nobody took in time is withdrawn: what is left of it goes to market, where the
-        configuration wants that and every limit still allows it.
+        configuration wants that, the cancel was confirmed in time, and every limit still allows it.
         """
         if order.client_order_id not in self._desk.timed_out or not order.settled:
             return
@@ -185,6 +185,13 @@ class Trader:
         if self._config.execution.timeout_action != "market" or order.state != CANCELLED or left <= 0:
             return
         if holding is None or holding.exit_reason or holding.direction != order.side:
+            return
+        execution, age_ns = self._config.execution, self._out.now_ns - order.placed_ns
+        if age_ns > execution.order_timeout_ns + execution.ack_timeout_ns:
+            self._refuse(
+                order.trace_id, order.ticker, Reason.LATE_REST,
+                f"the order was placed {age_ns // MILLISECOND_NS} ms ago: its signal is stale",
+            )  # fmt: skip
             return
         plan = self._planner.rest(order, holding)
         if isinstance(plan, OrderPlan):

@@ -15,7 +15,6 @@ def whole(kind: type[T], row: Mapping[str, Any]) -> T:
     """``kind(**row)``. Raises BadSnapshot unless ``row`` has exactly the fields of the dataclass."""
     if other := row.keys() ^ {f.name for f in fields(kind)}:  # type: ignore[arg-type]
         raise BadSnapshot(
-            f"another version of the program wrote it ({kind.__name__}: {', '.join(sorted(other))}); "
-            "go on with it"
+            f"another version of the program wrote it ({kind.__name__}: {', '.join(sorted(other))})"
         )
     return kind(**row)

@@ -26,6 +26,7 @@ _EVENT = re.compile(r"(?P<event>[A-Z][A-Z_]{2,})(?P<about>[^:]*): (?P<words>.*)"
 _AGAIN = re.compile(r"(?P<line>.+) (?P<again>\(\d+ more times? in [\d.]+ s\))", re.S)
 """What ``dedupe`` adds."""
 _WORD = re.compile(r"[A-Za-z]{2}")
+_LOWER = re.compile(r"[a-z]")
 """A pattern without one would fit almost everything: it is tried last."""
 _HOLES = {
     "n": r"[-+]?[\d.,]+",
@@ -76,7 +77,8 @@ class Catalogue:
         if known is not None:
             return known
         event = _EVENT.fullmatch(line)
-        if event is None:
+        # "SIMP is mute: no book ..." begins like an event and is a sentence.
+        if event is None or (_LOWER.search(event["about"]) and self.knows(line)):
             return self.phrase(line)
         return f"{event['event']}{event['about']}: {self.phrase(event['words'])}"
 

@@ -42,6 +42,9 @@ _SESSION = {
     "trading is open": "торги открыты",
     "not available for trading": "инструмент недоступен для торгов",
     "waiting until {time} {zone} ({seconds} s)": "жду до {time!s} {zone!s} ({seconds!s} с)",
+    "the checkpoint is from ahead of the clock: waiting until that has caught up ({seconds} s)":
+        "чекпойнт новее часов: жду, пока они его догонят ({seconds!s} с)",
+    "going on from the checkpoint": "продолжаю с чекпойнта",
     "market time was {seconds} s behind the broker's": "рыночное время отставало от брокера на {seconds!s} с",
     "the most tradable by spread, depth and turnover": "лучшие по спреду, глубине и обороту",
 }  # fmt: skip
@@ -86,7 +89,8 @@ _LINK = {
         "в подписке на {what!s} {ticker!s} отказано: {name!s}",
     "subscription to order states refused: {error}": "в подписке на заявки отказано: {error!s}",
     "INCONSISTENT": "стакан несогласован", "ONE_SIDED": "в стакане одна сторона",
-    "RAGGED": "уровни без объёмов", "NOT_POSITIVE": "объём не положителен", "CROSSED": "стакан перекрещён",
+    "RAGGED": "уровни без объёмов", "NOT_POSITIVE": "объём не положителен",
+    "OUT_OF_RANGE": "число не помещается в 32 бита", "CROSSED": "стакан перекрещён",
     "UNSORTED": "уровни не по порядку", "BACKWARD_TIME": "время пошло назад", "STALE": "стакан устарел",
     "IMPLAUSIBLE_MOVE": "неправдоподобный скачок цены", "IMPLAUSIBLE": "неправдоподобный скачок цены",
 }  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +17,7 @@ import pytest
 import yaml
 
 from features.batch import FeatureTable
-from flows import compute, compute_features, compute_labels
+from flows import compute, compute_block, compute_features, compute_labels, ingest_days, partitions
 from flows import params as params_file
 from flows.compute import Here
 from flows.stages import features as stage
@@ -24,6 +26,7 @@ from market.errors import ConfigError
 from market.recording import write_recording
 from market.simulator import LEAD_LAG_SPECS, simulate_market
 from market.types import InstrumentDay
+from models.labels import Labels
 
 DAYS = ["2026-01-15", "2026-01-16"]
 
@@ -242,20 +245,65 @@ def test_a_search_that_was_killed_costs_the_trials_that_are_missing(player, tmp_
 
 
 @pytest.mark.parametrize(
-    ("made_by", "code", "hashed_as_data"),
+    ("made_by", "others"),
     [
-        ("features.batch", compute_features.CODE, "-"),
-        ("models.labelling", compute_labels.CODE, "features."),  # the features themselves are hashed
+        (compute_features, ("market.days",)),
+        # The features themselves are hashed, and each setting by its value.
+        (compute_labels, ("features.", "flows.params", "market.days")),
+        # How a folder takes another one's place; a recording's tariff is written anew each time.
+        (ingest_days, ("flows.interrupt", "flows.stages.common")),
     ],
 )
-def test_what_a_partition_is_made_by_is_in_its_hash(
-    made_by: str, code: tuple[str, ...], hashed_as_data: str
-) -> None:
-    graph = grimp.build_graph("market", "features", "models", cache_dir=None)
-    read_by = graph.find_upstream_modules("market.recording.recording") | {"market.recording.recording"}
-    used = {made_by} | graph.find_upstream_modules(made_by) | read_by
-    # An error, a commission (a setting of its own) and the name of a day are no numbers of a partition.
-    used -= {"market.errors", "market.fees", "market.days", "market", "features", "models"}
-    files = {name.replace(".", "/") for name in used if not name.startswith(hashed_as_data)}
-    known = tuple(name.removesuffix(".py") for name in code)
+def test_what_a_partition_is_made_by_is_in_its_hash(made_by: ModuleType, others: tuple[str, ...]) -> None:
+    graph = grimp.build_graph("market", "features", "models", "flows", cache_dir=None)
+    used = {made_by.__name__} | graph.find_upstream_modules(made_by.__name__)
+    # An error and a commission (a setting of its own) are no numbers of a partition.
+    used = {name for name in used if not name.startswith(("market.errors", "market.fees", *others))}
+    files = {name.replace(".", "/") for name in used}
+    known = tuple(name.removesuffix(".py") for name in made_by.CODE)
     assert not [name for name in files if not any(name == k or name.startswith(f"{k}/") for k in known)]
+
+
+@dataclass(frozen=True, slots=True)
+class ToldMore:
+    rows: int
+    usable: float
+    gaps: int
+
+
+def test_a_partition_of_which_other_facts_are_told_is_made_anew(tmp_path: Path) -> None:
+    target, old = tmp_path / "day.npz", tmp_path / "old.npz"
+    for path in (target, old):
+        path.write_bytes(b"rows")
+    partitions.note(target, "this", {"rows": 3, "usable": 0.5})
+    assert partitions.kept(target, "this", [], compute_features.Made) == compute_features.Made(3, 0.5)
+    assert partitions.kept(target, "this", [old], ToldMore) is None
+    partitions.note(old, "this", {"rows": 3, "usable": 0.5, "gaps": 1})
+    assert partitions.kept(target, "this", [old], ToldMore) == ToldMore(3, 0.5, 1)
+    assert partitions.kept(target, "this", [], ToldMore) == ToldMore(3, 0.5, 1)
+
+
+ROWS = np.zeros(100_000, np.int64)
+WRITES: dict[str, Callable[[Path], None]] = {
+    "features": FeatureTable(*[ROWS] * 5).save,
+    "labels": Labels(*[ROWS] * 7).save,
+    "note": lambda path: partitions.note(path.with_name("source"), "this", {"days": [0] * 20_000}),
+    "take over": lambda path: partitions.take_over(path.with_name("source"), path),
+    "backtest": lambda path: compute_block._replace(path, b"A" * 1_000_000),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_two_workers_may_come_to_one_part(write: Callable[[Path], None], tmp_path: Path) -> None:
+    """... and what a worker leaves that dies is no part of the output."""
+    with partitions.growing(tmp_path / "final") as folder:
+        path = folder / "day.npz"
+        path.with_name("source").write_bytes(b"rows")
+        write(path)
+        good = content(folder)
+        with ThreadPoolExecutor(2) as workers:
+            for done in [workers.submit(write, path) for _ in range(30)]:
+                done.result()
+                assert {name: (folder / name).read_bytes() for name in good} == good
+        path.with_name("day.npz.5.part").write_bytes(b"ro")
+    assert content(tmp_path / "final") == good

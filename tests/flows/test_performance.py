@@ -76,13 +76,44 @@ def test_too_little_is_called_too_little(tmp_path: Path) -> None:
     assert found.duels[0].line().endswith("no difference shown")
 
 
+SPAN = {"from_ns": START, "to_ns": START + 120 * MINUTE}
+
+
+def _shadow(
+    folder: Path,
+    host: str,
+    rows: list[dict[str, object]],
+    *,
+    torn: str = "",
+    told: bool = True,
+    **fields: object,
+) -> Path:
+    """What ``live.beside`` leaves of a shadow beside ``host``: its lines, and its part of the summary."""
+    shadow = {"alias": "shadow", "version": "5", "file": "shadow-shadow.jsonl", "over": False, **SPAN,
+              "lines_dropped": 0, **fields}  # fmt: skip
+    storage = Storage.open(folder / "runtime/scalper.db", folder / "runtime/fallback.jsonl")
+    summary = json.dumps({**SPAN, "shadow": shadow}) if told else "{}"
+    storage.put(Record("sessions", {"session_id": host, "summary": summary}))
+    if not told:
+        for at in SPAN.values():
+            storage.put(Record("equity", {"session_id": host, "now_ns": at, "net_nano": 0}))
+    storage.close()
+    file = folder / f"runtime/session/{host}/shadow-shadow.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + torn)
+    return file
+
+
+def _trips(count: int, every_ns: int, net_rub: float) -> list[dict[str, object]]:
+    times = [START + (i + 1) * every_ns for i in range(count)]
+    return [
+        {"kind": "trip", "now_ns": at, "exit_ns": at, "net_nano": int(net_rub * 1e9), "fees_nano": 0}
+        for at in times
+    ]
+
+
 def test_a_shadow_beside_the_champion_comes_back(folder: Path) -> None:
     """Lines as ``live.beside`` writes them, the last one torn by a kill."""
-    span = {"from_ns": START, "to_ns": START + 120 * MINUTE}
-    told = {"alias": "shadow", "version": "5", "file": "shadow-shadow.jsonl"}
-    storage = Storage.open(folder / "runtime/scalper.db", folder / "runtime/fallback.jsonl")
-    storage.put(Record("sessions", {"session_id": "a", "summary": json.dumps({**span, "shadow": told})}))
-    storage.close()
     rows: list[dict[str, object]] = []
     for i in range(0, 60, 2):
         at, net = START + i * 2 * MINUTE, 10**9 * (i % 5)
@@ -90,14 +121,13 @@ def test_a_shadow_beside_the_champion_comes_back(folder: Path) -> None:
             {"kind": "signal", "now_ns": at, "trace_id": f"a-{i}", "ticker": "SIMP", "direction": 1,
              "expected_move_millibps": 9_000, "outcome": "ENTRY"},
             {"kind": "order", "now_ns": at}, {"kind": "fill", "now_ns": at},
-            {"kind": "trip", "exit_ns": at + MINUTE, "net_nano": net, "fees_nano": 10**9},
+            {"kind": "trip", "now_ns": at + MINUTE, "exit_ns": at + MINUTE, "net_nano": net,
+             "fees_nano": 10**9},
         ]  # fmt: skip
-    file = folder / "runtime/session/a/shadow-shadow.jsonl"
-    file.parent.mkdir(parents=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"kind":"tri')
+    file = _shadow(folder, "a", rows, torn='{"kind":"tri')
     found = performance.collect(folder, now=NOW)
     (beside,) = [v for v in found.versions if v.mode == "beside"]
-    assert beside.name == "shadow v5 (beside prod)" and beside.minutes == 120
+    assert beside.name == "shadow v5 (beside prod v3, paper)" and beside.minutes == 120
     assert (len(beside.signals), beside.fills, len(beside.trips)) == (30, 30, 30)
     assert beside.net_rub == sum(i % 5 for i in range(0, 60, 2))
     (duel,) = [d for d in found.duels if d.challenger == beside.name]
@@ -106,6 +136,71 @@ def test_a_shadow_beside_the_champion_comes_back(folder: Path) -> None:
     file.write_text("{}x\n")
     with pytest.raises(ScalperError, match=r"shadow-shadow\.jsonl line 1 is not JSON"):
         performance.collect(folder, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("fields", "minutes", "note"),
+    [
+        ({"over": True, "to_ns": START + 6 * MINUTE}, 6, "ended by itself"),
+        ({"lines_dropped": 7}, 5, "record was full"),
+        ({"told": False}, 5, ""),
+    ],
+)
+def test_a_shadow_is_credited_with_what_it_heard_and_told_of_alone(
+    tmp_path: Path, fields: dict[str, object], minutes: int, note: str
+) -> None:
+    """It loses 3 roubles every ten seconds, and is silent after five minutes of the champion's 120."""
+    (tmp_path / "runtime").mkdir()
+    storage = Storage.open(tmp_path / "runtime/scalper.db", tmp_path / "runtime/fallback.jsonl")
+    _session(storage, "a", "prod", "paper", -3.0, 60, seed=1)
+    storage.close()
+    _shadow(tmp_path, "a", _trips(30, 10_000_000_000, -3.0), **fields)  # type: ignore[arg-type]
+    found = performance.collect(tmp_path, now=NOW)
+    (beside,) = [v for v in found.versions if v.mode == "beside"]
+    (duel,) = found.duels
+    assert beside.minutes == duel.minutes == minutes and duel.mean_rub < -10
+    assert duel.line().endswith("no difference shown"), "the champion has three trips in these minutes"
+    told = performance_page.html(found)
+    assert note in told and note in found.markdown() and len(found.notes()) == bool(note)
+
+
+def test_the_rests_of_a_shadow_are_not_compared(folder: Path) -> None:
+    rests = [("pause", 20), ("continue", 50), ("pause", 110)]
+    rows: list[dict[str, object]] = [{"kind": kind, "now_ns": START + at * MINUTE} for kind, at in rests]
+    _shadow(folder, "a", rows)
+    found = performance.collect(folder, now=NOW)
+    (beside,) = [v for v in found.versions if v.mode == "beside"]
+    assert beside.minutes == 80 and "rested" in found.notes()[0]
+
+
+def test_one_shadow_beside_two_sessions_of_the_same_time_is_not_added_up(tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir()
+    storage = Storage.open(tmp_path / "runtime/scalper.db", tmp_path / "runtime/fallback.jsonl")
+    _session(storage, "a", "prod", "paper", 1.0, 60, seed=1)
+    _session(storage, "b", "prod", "production", 1.0, 60, seed=1)
+    storage.close()
+    for host in ("a", "b"):
+        _shadow(tmp_path, host, _trips(60, MINUTE, 1.0))
+    found = performance.collect(tmp_path, now=NOW)
+    assert [d.minutes for d in found.duels] == [120, 120]
+    beside = {v.name: (v.net_rub, v.minutes) for v in found.versions if v.mode == "beside"}
+    assert beside == {
+        f"shadow v5 (beside prod v3, {mode})": (60.0, 120.0) for mode in ("paper", "production")
+    }
+
+
+def test_time_that_two_sessions_share_is_counted_once() -> None:
+    assert performance._common([(0, 10), (5, 20), (30, 40)], [(0, 12), (35, 50)]) == [(0, 12), (35, 40)]
+
+
+def test_only_trips_of_the_compared_time_make_an_interval(folder: Path) -> None:
+    """Sixty trips each, and two minutes in common."""
+    storage = Storage.open(folder / "runtime/scalper.db", folder / "runtime/fallback.jsonl")
+    span = {"from_ns": START + 118 * MINUTE, "to_ns": START + 240 * MINUTE}
+    storage.put(Record("sessions", {"session_id": "b", "summary": json.dumps(span)}))
+    storage.close()
+    (duel,) = performance.collect(folder, now=NOW).duels
+    assert duel.minutes == 2 and "too few round trips to say" in duel.line()
 
 
 def test_the_page_opens_without_a_network_and_escapes_what_it_shows(folder: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import yaml
 
 from flows.stages import ingest
 from market.errors import RecordingError
-from market.recording import write_recording
+from market.recording import Recording, write_recording
 from market.simulator import SimSpec, simulate_market
 from market.types import InstrumentDay
 
@@ -94,6 +98,55 @@ def test_a_new_day_of_a_recording_is_cleaned_alone(
     capsys.readouterr()
     assert ingested(*second) == ([f"{d.instrument.ticker} {d.day}" for d in second], before)
     assert not list((workspace / "data").glob(".recording*"))
+
+
+KILLED = """
+import os, signal, sys
+from flows.stages import ingest
+
+moment, removing = sys.argv[1], []
+def look(event, given):
+    if event == "shutil.rmtree" and os.path.exists(given[0]):
+        removing.append(os.path.basename(given[0]))
+    swapped = event == "os.rename" and str(given[1]) == "data/recording"
+    if event == "os.remove" and removing[-1:] in (["recording"], [".recording.old"]):
+        removing.append(removing[-1])
+    if moment == "swapping" and swapped or event == "os.remove" and len(removing) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(look)
+ingest.main(print)
+"""
+
+
+@pytest.mark.parametrize("moment", ["swapping", "removing"])
+def test_a_stage_that_is_killed_leaves_no_part_of_a_recording(
+    days: list[InstrumentDay], workspace: Path, capsys: pytest.CaptureFixture[str], moment: str
+) -> None:
+    one, two = days[:2]
+    put(workspace, one)
+    ingest.main(print)
+    put(workspace, one, two)
+    argv = [sys.executable, "-c", KILLED, moment]
+    env = {**os.environ, "PYTHONPATH": str(PARAMS.parent)}
+    assert subprocess.run(argv, cwd=workspace, env=env, check=False).returncode == -signal.SIGKILL
+    found = workspace / "data/recording"
+    assert not found.exists() or Recording.open(found).info.days == {"SIMA": (one.day, two.day)}
+    capsys.readouterr()
+    ingest.main(print)
+    assert f"SIMA {one.day}: {len(one.books):,} books, unchanged" in capsys.readouterr().out
+    assert Recording.open(found).info.days == {"SIMA": (one.day, two.day)}
+    assert {path.name for path in (workspace / "data").iterdir()} == {"raw", "recording", ".ingested.json"}
+
+
+def test_a_part_of_a_recording_heals(days: list[InstrumentDay], workspace: Path) -> None:
+    """Of a removal that was cut short, or by hand: DVC leaves there what it finds."""
+    put(workspace, days[0])
+    ingest.main(print)
+    whole = Recording.open(workspace / "data/recording").data_hash()
+    for name in ("recording.json", f"{days[0].instrument.ticker}/{days[0].day}/book.parquet"):
+        (workspace / "data/recording" / name).unlink()
+    ingest.main(print)
+    assert Recording.open(workspace / "data/recording").data_hash() == whole
 
 
 def test_dvc_leaves_the_days_where_they_are_taken_over() -> None:

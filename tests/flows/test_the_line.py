@@ -4,6 +4,7 @@ the registry."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -225,11 +226,25 @@ def test_a_missing_recording_is_one_error_and_leaves_nothing(tmp_path: Path) -> 
     assert not (folder / "data" / "recording").exists()
 
 
+HOLD = """
+import sys, time
+
+def hold(event, given):
+    if event == "os.rename" and str(given[1]).endswith("data/raw"):
+        time.sleep(600)
+
+sys.addaudithook(hold)
+"""
+
+
 def test_stopping_the_command_ends_every_stage_and_leaves_no_half_output(tmp_path: Path) -> None:
     folder = tiny_line.make(tmp_path / "stopped")
+    # The stage takes a moment, so it must not get to its end before the signal gets to it.
+    (tmp_path / "sitecustomize.py").write_text(HOLD)
     command = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "-C", str(folder), "repro"],
         cwd=workspace.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert command.stdout is not None
     for text in command.stdout:

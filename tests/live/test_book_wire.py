@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from live.broker.book_wire import MAX_LEVELS, BookReader
 from live.broker.levels import levels
+from live.core.books import LARGEST
 from market.contract import convert
 from market.contract import invest_pb2 as pb
 from market.types import NANO, Instrument
@@ -34,7 +35,7 @@ def message(**fields: object) -> pb.MarketDataResponse:
 
 
 plain_sides = st.lists(
-    st.tuples(st.integers(0, 10**7).map(lambda n: n * TICK), st.integers(-(2**63), 2**63 - 1)),
+    st.tuples(st.integers(0, 10**7).map(lambda n: n * TICK), st.integers(-LARGEST, LARGEST)),
     max_size=MAX_LEVELS,
 )
 ascii_texts = st.text(st.characters(max_codepoint=127), max_size=12)
@@ -55,6 +56,23 @@ plain = st.builds(
 @given(plain)
 def test_a_plain_book_is_read_as_protobuf_reads_it(book: pb.MarketDataResponse) -> None:
     raw = book.SerializeToString()
+    assert READER.read(raw) == by_protobuf(raw)
+
+
+@pytest.mark.parametrize(("ticks", "lots"), [
+    (5, LARGEST + 1), (5, 2**63 - 1), (5, -LARGEST - 1), (5, -(2**63)), (LARGEST + 1, 5), (2**40, 5),
+])  # fmt: skip
+@pytest.mark.parametrize("where", ["bids", "asks"])
+def test_a_number_of_no_market_is_left_to_protobuf_which_refuses_it(
+    where: str, ticks: int, lots: int
+) -> None:
+    """Features, recordings and the matching hold 32 bits: beyond them the source is not to be trusted."""
+    raw = message(instrument_uid="uid-SIMP", **{where: side([(ticks * TICK, lots)])}).SerializeToString()
+    assert READER.read(raw) is None
+    with pytest.raises(convert.ConversionError, match="out of range"):
+        by_protobuf(raw)
+    fits = side([(max(1, min(ticks, LARGEST)) * TICK, max(-LARGEST, min(lots, LARGEST)))])
+    raw = message(instrument_uid="uid-SIMP", **{where: fits}).SerializeToString()
     assert READER.read(raw) == by_protobuf(raw)
 
 

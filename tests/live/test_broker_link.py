@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from core_bench import instrument
 
 from live.broker.api import TinkoffAPI
 from live.broker.channel import read_paper_endpoint
@@ -274,6 +275,39 @@ class _Call:
 
     def cancel(self) -> None:
         self.cancelled = True
+
+
+@pytest.mark.parametrize("size", [2**31, 2**62])
+@pytest.mark.parametrize("kind", ["plain book", "book left to protobuf", "trade"])
+def test_a_number_of_no_market_is_distrusted_and_told_until_sound_books_arrive(size, kind):
+    share = instrument("SIMP")
+    price = pb.Quotation(units=1)
+
+    def book(quantity: int) -> pb.MarketDataResponse:
+        levels = [pb.Order(price=price, quantity=quantity)]
+        # Not ASCII: the reader of plain books leaves it to protobuf.
+        figi = "ф" if kind == "book left to protobuf" else "f"
+        return pb.MarketDataResponse(
+            orderbook=pb.OrderBook(instrument_uid=share.uid, figi=figi, bids=levels, is_consistent=True)
+        )
+
+    impossible = book(size)
+    if kind == "trade":
+        impossible = pb.MarketDataResponse(
+            trade=pb.Trade(instrument_uid=share.uid, price=price, quantity=size)
+        )
+    events: list[Any] = []
+
+    async def run() -> None:
+        stream = MarketDataStream(
+            None, {share.uid: share}, MarketClock(0, 1.0), events.append, depth=20, on_up=lambda: None  # type: ignore[arg-type]
+        )  # fmt: skip
+        for message in (book(5), impossible, impossible, book(6)):
+            stream._take(stream._read(message.SerializeToString()))
+
+    asyncio.run(run())
+    assert [type(e) for e in events] == [Book, Quarantine, Quarantine, Book]
+    assert [e.active for e in events[1:3]] == [True, False] and "out of range" in events[1].reason
 
 
 def test_what_an_older_stream_still_says_is_dropped():

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from live import checkpoint
-from live.core.engine import Engine
+from live.core.engine import MAX_AHEAD_NS, Engine
 from live.core.errors import BadSnapshot
-from live.takeover import MAX_AHEAD_NS, read_checkpoint, restore
+from live.takeover import MAX_WAIT_NS, WAY_OUT, read_checkpoint, restore, wait_ns
 from market.types import SECOND_NS
 
 BODY = {"account": "paper:1", "session_id": "s", "engine": {"now_ns": 5, "lots": [1, -2]}}
@@ -93,12 +93,35 @@ def test_one_from_ahead_of_the_clock_is_refused_until_the_clock_is_right(tmp_pat
     def fresh():
         return Engine(config(), {t: instrument(t) for t in ("AAA", "BBB")}, model(), KEY.replace("1", "2"))
 
-    with pytest.raises(BadSnapshot, match=r"checkpoint\.json.*3600 s ahead.*set the clock right.*halt"):
+    with pytest.raises(
+        BadSnapshot, match=r"checkpoint\.json.*3630 s ahead.*the machine's clock.*halt.* first"
+    ):
         restore(fresh(), path, body, at_ns - MAX_AHEAD_NS - 3600 * SECOND_NS)
     for now_ns in (at_ns - MAX_AHEAD_NS, at_ns, at_ns + 3600 * SECOND_NS, None):
         engine = fresh()
         restore(engine, path, body, now_ns)
         assert engine.now_ns == at_ns
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_a_checkpoint_is_refused_waited_for_or_taken(ahead_ns):
+    """By how far it is ahead of the clock; after the wait it is taken."""
+    at_ns = 10**18
+    excess_ns, waiting_ns = ahead_ns - MAX_AHEAD_NS, wait_ns({"now_ns": at_ns}, at_ns - ahead_ns)
+    assert waiting_ns == (excess_ns if 0 < excess_ns <= MAX_WAIT_NS else 0)
+    assert waiting_ns == 0 or wait_ns({"now_ns": at_ns}, at_ns - ahead_ns + waiting_ns) == 0
+
+
+@pytest.mark.parametrize("changed", [{"format": 99}, {"more": 1}, {"now_ns": 1 << 62}, {"session_key": KEY}])
+def test_every_refusal_ends_with_the_one_way_out(tmp_path, changed):
+    """Halt first: without it the day's loss would be forgotten by a runner that trades."""
+    body = {**Bench.ready().engine.snapshot(), "session_key": KEY.replace("1", "2"), **changed}
+    engine = Engine(config(), {t: instrument(t) for t in ("AAA", "BBB")}, model(), KEY)
+    with pytest.raises(BadSnapshot) as caught:
+        restore(engine, tmp_path / "checkpoint.json", body, Bench.ready().now_ns)
+    wrong, way_out = str(caught.value).split(". ", 1)
+    assert way_out == WAY_OUT and WAY_OUT.index("halt") < WAY_OUT.index("move the file")
+    assert "halt" not in wrong and "move" not in wrong
 
 
 def test_another_accounts_checkpoint_is_not_restored(tmp_path):

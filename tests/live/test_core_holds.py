@@ -320,6 +320,7 @@ BAD_BOOKS: dict[str, dict[str, Any]] = {
     "UNSORTED": {"bid_px": (29_999, 29_999, 29_998)},
     "NOT_POSITIVE": {"bid_qty": (1, 0, 1)},
     "RAGGED": {"bid_qty": (1, 1)},
+    "OUT_OF_RANGE": {"bid_qty": (1, 2**31, 1)},
     "BACKWARD_TIME": {"exch_ns": START_NS - 1},
     "IMPLAUSIBLE_MOVE": {"bid_px": (20_000, 19_999, 19_998), "ask_px": (20_002, 20_003, 20_004)},
 }
@@ -334,6 +335,15 @@ def test_a_book_that_fails_a_check_quarantines_its_instrument_until_one_passes(f
     bench.book()
     assert bench.engine.holds.get("BOOK_QUARANTINE", "AAA") is None
     assert of(bench.score(), cmd.PlaceOrder)
+
+
+@pytest.mark.parametrize("changes", [
+    {"ask_px": (30_001, 30_002, 2**31)}, {"ask_qty": (2**63, 1, 1)}, {"ask_px": (2**70, 2**71, 2**72)},
+])  # fmt: skip
+def test_a_price_or_a_size_of_no_market_is_out_of_range(changes: dict[str, Any]) -> None:
+    bench = Bench.ready()
+    bench.book(**changes)
+    assert held(bench, "BOOK_QUARANTINE", "AAA").reason == "OUT_OF_RANGE"
 
 
 def test_after_a_reconnect_a_stale_book_does_not_end_the_quarantine() -> None:

@@ -248,6 +248,36 @@ def test_a_rest_goes_to_market_under_the_limits_of_that_moment_only() -> None:
     assert sum(order.lots for order in placed) == max(0, min(limit.lots, budget // loss - market.lots))
 
 
+@pytest.mark.parametrize("seconds", [4, 5, 7])
+def test_a_rest_whose_withdrawal_is_confirmed_late_stays_unsent_under_a_name(seconds: int) -> None:
+    """Its signal is stale: the market may be anywhere by then. 1.5 s for the order and 5 s for the answer."""
+    execution = ExecutionConfig(order_timeout_ns=1_500_000_000, timeout_action="market")
+    bench = Bench.ready(config(execution=execution))
+    market, limit = of(bench.score(), cmd.PlaceOrder)
+    bench.fill(market)
+    bench.update(limit, "NEW")
+    bench.tell(ev.Timer, after_ns=2 * SECOND_NS)
+    bench.book(after_ns=seconds * SECOND_NS)
+    commands = bench.update(limit, "CANCELLED")
+    late = seconds >= 5
+    assert bool([o for o in of(commands, cmd.PlaceOrder) if o.reason == "ORDER_TIMEOUT"]) is not late
+    assert bench.engine.refusals.get("LATE_REST", 0) == late
+
+
+def test_a_rest_whose_outcome_was_unknown_is_given_up() -> None:
+    """The cancel's answer is lost, and the query says at last that it was withdrawn."""
+    execution = ExecutionConfig(order_timeout_ns=1_500_000_000, timeout_action="market")
+    bench = Bench.ready(config(execution=execution))
+    market, limit = of(bench.score(), cmd.PlaceOrder)
+    bench.fill(market)
+    bench.update(limit, "NEW")
+    bench.tell(ev.Timer, after_ns=2 * SECOND_NS)
+    commands = bench.update(limit, "UNKNOWN")
+    assert "REST_GIVEN_UP" in audits(commands) and of(commands, cmd.QueryOrder)
+    assert not of(bench.update(limit, "CANCELLED"), cmd.PlaceOrder)
+    assert "LATE_REST" not in bench.engine.refusals
+
+
 def test_an_order_that_is_not_ours_is_reported_and_asks_for_a_reconciliation() -> None:
     bench = Bench.ready()
     commands = bench.tell(ev.OrderUpdate, "someone-elses", "x", "FILLED", 3, (ev.FillInfo("z", 1, 3, 0),))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from live.core.events import Book, Event, Override, Timer, Trade
@@ -55,6 +56,30 @@ def test_what_waits_comes_in_order_and_only_superseded_books_and_the_market_are_
     asyncio.run(play())
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=40), st.integers(2, 12), st.integers())
+def test_overload_starves_no_instrument(rates, posts_per_event, seed):
+    """However often an instrument posts: who has a book waiting is decided on before long."""
+
+    async def play() -> None:
+        rnd, inbox = random.Random(seed), Inbox(100_000)
+        waited = dict.fromkeys(map(str, range(len(rates))), 0)
+        waiting = dict.fromkeys(waited, False)
+        for n in range(300):
+            for ticker in rnd.choices(list(waited), rates, k=posts_per_event):
+                inbox.post(book(n, ticker))
+                waiting[ticker] = True
+            event = (await inbox.get())[1]
+            assert isinstance(event, Book)
+            waited = {t: waited[t] + waiting[t] for t in waited}
+            waited[event.ticker] = 0
+            waiting[event.ticker] = bool(inbox._books[event.ticker])
+            assert len(inbox) <= CONFLATE_ABOVE + 2 * len(rates)
+            assert max(waited.values()) <= CONFLATE_ABOVE + 2 * len(rates)
+
+    asyncio.run(play())
+
+
 def test_every_book_is_used_while_few_wait():
     async def play() -> None:
         inbox = Inbox(LENGTH)
@@ -74,6 +99,7 @@ def test_the_memory_of_superseded_books_is_free_before_anybody_takes_one():
             inbox.post(book(n, "SUPERSEDED"))
         kept = sum(isinstance(o, Book) and o.ticker == "SUPERSEDED" for o in gc.get_objects())
         assert kept == len(inbox) - 1 <= CONFLATE_ABOVE + 1
+        assert len(inbox._items) <= 2 * len(inbox) + CONFLATE_ABOVE + 1
         assert inbox.conflated == 4_999 - kept
         last = (await drained(inbox))[-1]
         assert last.now_ns == 4_999

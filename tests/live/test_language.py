@@ -162,6 +162,11 @@ def test_every_hold_is_russian_from_its_notice_to_its_verdict(name):
          "until a book arrives",
          "HEARTBEAT_MISSED: нет стакана 3 интервалов подряд; последняя ошибка связи: UNAVAILABLE: reset, no; "
          "до: придёт стакан"),
+        # In a hole, and beginning like an event.
+        ("HEARTBEAT_MISSED: no book for 3 intervals in a row; last connection error: market stream: SIMP is "
+         "mute: no book for 3.4 s while the broker's book moved; until a book arrives",
+         "HEARTBEAT_MISSED: нет стакана 3 интервалов подряд; последняя ошибка связи: поток market: SIMP "
+         "молчит: нет стакана 3.4 с, а у брокера он менялся; до: придёт стакан"),
     ],
 )  # fmt: skip
 def test_numbers_reasons_and_names_are_in_their_places(english, russian):

@@ -18,7 +18,7 @@ from core_bench import model as params
 from small_bundle import make_bundle, make_recording
 from test_registry_pull import FILES, make_database, put_files
 
-from live import registry
+from live import beside, registry
 from live.backtest_tape import book_event
 from live.beside import ShadowRun
 from live.config import capped
@@ -194,6 +194,8 @@ def test_a_shadow_model_scores_beside_the_live_one_and_its_would_be_orders_are_r
     assert failed == [] and report["scores"] > 100
     assert report["orders"] == len([r for r in rows if r["kind"] == "order"]) > 0
     assert report["fills"] == len([r for r in rows if r["kind"] == "fill"]) > 0
+    times = [event.now_ns for event in market(built[0], "SIMP")]
+    assert (report["from_ns"], report["to_ns"], report["lines_dropped"]) == (times[0], times[-1], 0)
     assert {r["trace_id"] for r in rows if r["kind"] == "fill"} <= {
         r["trace_id"] for r in rows if r["kind"] == "order"
     }
@@ -220,10 +222,32 @@ def test_a_shadow_that_breaks_ends_by_itself_is_told_once_and_reaches_nobody(
 
 
 def test_a_shadow_rests_while_the_machine_has_no_room(built: tuple[Any, Any], tmp_path: Path) -> None:
-    shadow = shadow_of(built, tmp_path / "shadow.jsonl", [], paused=lambda: True)
-    for event in market(built[0], "SIMP")[:500]:
+    room: list[bool] = []
+    shadow = shadow_of(built, tmp_path / "shadow.jsonl", [], paused=lambda: not room)
+    events = market(built[0], "SIMP")[:500]
+    for event in events:
         shadow.take(event)
-    assert shadow.scores == 0
+    assert shadow.scores == shadow.report()["to_ns"] == 0
+    room.append(True)
+    shadow.take(events[-1])
+    shadow.close()
+    rows = [json.loads(line) for line in (tmp_path / "shadow.jsonl").read_text().splitlines()]
+    assert [(r["kind"], r["now_ns"]) for r in rows] == [
+        ("pause", events[0].now_ns), ("continue", events[-1].now_ns)
+    ]  # fmt: skip
+
+
+def test_lines_that_a_full_record_lacks_are_counted(
+    built: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "MAX_LINES", 3)
+    shadow = shadow_of(built, tmp_path / "shadow.jsonl", [])
+    for event in market(built[0], "SIMP")[:4000]:
+        shadow.take(event)
+    shadow.close()
+    report = shadow.report()
+    assert (tmp_path / "shadow.jsonl").read_text().count("\n") == 3
+    assert report["lines_dropped"] >= report["signals"] + report["orders"] - 3 > 0
 
 
 def test_a_volatility_emergency_that_a_person_lifts_is_over_for_the_shadow_too(

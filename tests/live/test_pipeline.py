@@ -95,6 +95,24 @@ def test_a_book_leaves_nothing_of_the_one_before_it(bids: int, asks: int) -> Non
         assert row == [*few[: min(n, 20)], *[0] * (20 - min(n, 20))]
 
 
+@pytest.mark.parametrize("big", [2**31, 2**63, -(2**31) - 1])
+@pytest.mark.parametrize("depth", [20, 3])
+def test_a_book_with_numbers_that_do_not_fit_is_no_row_and_ends_nothing(
+    day: InstrumentDay, depth: int, big: int
+) -> None:
+    pipeline = SignalPipeline(["SIMA"], Rows(), KEY)
+    play(pipeline, day)
+    scored, unusable = pipeline.scored, pipeline.unusable
+    last = book_event(day.books, len(day.books) - 1, "SIMA", int(day.books.recv_ns[-1]))
+    sides = {name: getattr(last, name)[:depth] for name in ("bid_px", "bid_qty", "ask_px", "ask_qty")}
+    for n, name in enumerate(sides):
+        book = replace(last, now_ns=last.now_ns + n, **{**sides, name: (*sides[name][1:], big)})
+        assert pipeline.on_book(book) is None
+        assert not pipeline._lanes["SIMA"].levels.any()
+    assert (pipeline.scored, pipeline.unusable) == (scored, unusable + 4)
+    assert pipeline.on_book(replace(last, now_ns=last.now_ns + 5)) is not None  # the next one counts again
+
+
 def test_scores_carry_trace_ids_and_whole_numbers(day: InstrumentDay) -> None:
     answers = play(SignalPipeline(["SIMA"], Rows(), KEY), day)
     scores = [a for a in answers if isinstance(a, ev.Scores)]

@@ -147,7 +147,7 @@ class Leaner:
 
 
 def live_session(
-    folder: Path, *, swap_at: int | None = None, fail_at: int | None = None
+    folder: Path, *, swap_at: int | None = None, fail_at: int | None = None, huge_at: int | None = None
 ) -> list[cmd.PlaceOrder]:
     """A live session in miniature: engine, pipeline and journal, with a broker that fills at once."""
     head = header()
@@ -173,6 +173,8 @@ def live_session(
         book = ev.Book(
             now_ns, "AAA", now_ns, (mid - 1, mid - 2), (90, 50), (mid + 1, mid + 2), (80 + n % 9, 50), True
         )
+        if n == huge_at:
+            book = replace(book, bid_qty=(2**31, 50))
         if n % 3 == 0:
             trade = ev.Trade(now_ns, "AAA", now_ns, mid, 1 + n % 4, 1)
             pipeline.on_trade(trade)
@@ -207,6 +209,12 @@ def test_a_live_session_replays_to_the_same_orders(tmp_path: Path) -> None:
     assert result.order_list_hash == result.journal_order_list_hash == order_list_hash(orders)
     assert result.score_differences == 0
     assert json.loads(json.dumps(result.to_dict()))["equal"] is True
+
+
+def test_a_book_of_no_market_is_distrusted_and_replays_too(tmp_path: Path) -> None:
+    live_session(tmp_path, huge_at=700)
+    result = replay.run(tmp_path, None, make_model=make)
+    assert result.equal and result.orders > 10 and result.score_differences == 0
 
 
 def test_model_swaps_modes_and_resets_are_replayed_too(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_stops_at_the_broker_rotation_a_shadow_and_a_canary_in_one_session(works
     (duel,) = found.duels
     (beside,) = [v for v in found.versions if v.mode == "beside"]
     assert (beside.alias, beside.fills) == ("shadow", result["shadow"]["fills"])
-    assert duel.challenger == beside.name and "(beside canary)" in duel.line()
+    assert duel.challenger == beside.name and "(beside canary v" in duel.line()
     assert duel.moments.champion > 0 and duel.moments.challenger > 0
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from live import storage as storage_module
+from live import storage_fallback
 from live.storage import Record, Storage, StorageError, reader, unresolved_orders
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +111,158 @@ def test_when_nothing_can_be_written_the_intent_fails(tmp_path, monkeypatch):
     blocker.close()
     (tmp_path / "fallback.jsonl").rmdir()
     storage.close()
+
+
+@contextmanager
+def locked(storage: Storage) -> Iterator[None]:
+    """SQLite takes no writes meanwhile."""
+    blocker = sqlite3.connect(storage.path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        blocker.close()
+
+
+@pytest.fixture
+def hasty(tmp_path, monkeypatch):
+    """A storage that gives up on a locked database soon."""
+    monkeypatch.setattr(storage_module, "BUSY_TIMEOUT_MS", 50)
+    storage = Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
+    yield storage
+    storage.close()
+
+
+def test_an_order_is_written_once_only_whatever_takes_it(hasty):
+    async def work():
+        await hasty.intent(order("in the database"))
+        with locked(hasty):
+            await hasty.intent(order("in the file"))
+            handoffs = [hasty.queue_intent(order("in one batch", lots=n)) for n in (2, 9)]
+            hasty.hold_still(handoffs)
+            twice = [one.future for one in handoffs]
+            await twice[0]
+            for again in (
+                hasty.intent(order("in the database", lots=9)),
+                hasty.intent(order("in the file", lots=9)),
+                twice[1],
+            ):
+                with pytest.raises(StorageError, match="written before"):
+                    await again
+
+    asyncio.run(work())
+    hasty.close()
+    assert rows(hasty, "SELECT lots FROM orders") == [(2,)] * 3
+    assert hasty.lost == 0
+
+
+def test_an_order_of_an_earlier_run_is_not_written_again_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_module, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(storage_module, "MAX_ACCEPTED", 2)
+    paths = tmp_path / "scalper.db", tmp_path / "fallback.jsonl"
+    earlier = Storage.open(*paths)
+    asyncio.run(_await(*(lambda n=n: earlier.intent(order(f"k{n}")) for n in range(5))))
+    earlier.close()
+    storage = Storage.open(*paths)
+    with locked(storage), pytest.raises(StorageError, match="k4 was written before"):
+        asyncio.run(_await(lambda: storage.intent(order("k4", lots=9))))
+    assert len(storage._accepted) == 2
+    storage.close()
+
+
+def test_an_intention_that_is_merged_overwrites_nothing_and_is_told(tmp_path):
+    path, fallback = tmp_path / "scalper.db", tmp_path / "fallback.jsonl"
+    storage = Storage.open(path, fallback)
+    asyncio.run(_await(lambda: storage.intent(order("a")), lambda: storage.intent(order("b"))))
+    filled = Record("orders", {"client_order_id": "a", "status": "FILLED", "lots_executed": 2})
+    asyncio.run(_await(lambda: storage.commit(filled)))
+    storage.close()
+    same, other = (
+        Record("orders", {**o, "status": "INTENT"}, must_be_new=True)
+        for o in (order("a"), order("b", lots=9))
+    )
+    storage_fallback.append(fallback, [storage_fallback.line(same)])
+    storage = Storage.open(path, fallback)  # as after a commit that failed for us and not on the disk
+    assert (storage.lost, storage.degraded) == (0, "")
+    storage.close()
+    storage_fallback.append(fallback, [storage_fallback.line(other)])
+    storage = Storage.open(path, fallback)
+    assert storage.lost == 1
+    storage.close()
+    assert json.loads((tmp_path / "fallback.jsonl.damaged").read_text())["fields"]["lots"] == 9
+    assert rows(storage, "SELECT client_order_id, lots, status FROM orders ORDER BY 1") == [
+        ("a", 2, "FILLED"),
+        ("b", 2, "INTENT"),
+    ]
+
+
+def test_rows_that_the_database_refuses_at_the_merge_are_kept_and_told(hasty, tmp_path):
+    async def work():
+        with locked(hasty):
+            hasty.put(Record("orders", order("bad", status=None)))
+            await hasty.commit(Record("meta", {"key": "k", "value": "v"}))
+            with pytest.raises(StorageError, match="has no column colour"):
+                await hasty.commit(Record("meta", {"key": "k", "colour": 1}))
+
+    asyncio.run(work())
+    hasty.close()
+    assert hasty.lost == 1
+    assert (
+        "refused 1 records of fallback.jsonl (a row of orders cannot be written: NOT NULL" in hasty.degraded
+    )
+    assert json.loads((tmp_path / "fallback.jsonl.damaged").read_text())["fields"]["client_order_id"] == "bad"
+    assert rows(hasty, "SELECT value FROM meta WHERE key='k'") == [("v",)]
+
+
+def test_a_line_torn_in_the_middle_of_a_letter_is_kept_and_the_others_are_merged(tmp_path):
+    fallback = tmp_path / "fallback.jsonl"
+    whole = storage_fallback.line(Record("orders", order("a", status="NEW"))).encode()
+    inside = whole.replace(b"SIMP", b"S\xd0MP")
+    torn = b'{"table":"orders","fields":{"client_order_id":"b","reason":"\xd0'
+    fallback.write_bytes(b"\n".join((whole, inside, torn)))
+    storage = Storage.open(tmp_path / "scalper.db", fallback)
+    asyncio.run(_await(lambda: storage.intent(order("c"))))
+    storage.close()
+    assert (tmp_path / "fallback.jsonl.damaged").read_bytes() == inside + b"\n" + torn + b"\n"
+    assert rows(storage, "SELECT client_order_id FROM orders ORDER BY 1") == [("a",), ("c",)]
+
+
+def test_a_fallback_that_cannot_be_read_is_refused_by_name(tmp_path):
+    (tmp_path / "fallback.jsonl").mkdir()
+    with pytest.raises(StorageError, match=r"cannot merge .*fallback\.jsonl.*move it away"):
+        Storage.open(tmp_path / "scalper.db", tmp_path / "fallback.jsonl")
+
+
+def test_a_fallback_that_cannot_be_read_later_stops_neither_the_writer_nor_the_end(hasty, monkeypatch):
+    monkeypatch.setattr(storage_module, "RETRY_SECONDS", 0.0)
+
+    async def work():
+        with locked(hasty):
+            await hasty.intent(order("a"))
+        hasty.fallback.rename(hasty.fallback.with_suffix(".kept"))
+        hasty.fallback.mkdir()
+        for key in "bc":
+            with pytest.raises(StorageError, match="neither"):
+                await hasty.intent(order(key))
+
+    asyncio.run(work())
+    hasty.close()
+    assert "cannot be merged: IsADirectoryError" in hasty.degraded
+    hasty.fallback.rmdir()
+
+
+def test_a_batch_that_the_fallback_takes_in_part_only_leaves_nothing_in_it(tmp_path):
+    fallback = tmp_path / "fallback.jsonl"
+    storage_fallback.append(fallback, ["first"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            storage_fallback.append(fallback, ["second", "third, which does not fit"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    storage_fallback.append(fallback, ["fourth"])
+    assert fallback.read_text() == "first\nfourth\n"
 
 
 def test_a_fallback_file_merged_before_a_crash_does_not_undo_newer_states(tmp_path):
@@ -320,6 +475,7 @@ def test_after_a_slow_intention_nobody_holds_still_for_a_while(tmp_path, monkeyp
     async def work():
         blocker = sqlite3.connect(opened.path, isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
+        opened._impatient_s = 60
         monkeypatch.setattr(storage_module, "PATIENCE_S", 0.01)
         first = opened.intent(order("a"))
         assert not first.done()
@@ -329,7 +485,7 @@ def test_after_a_slow_intention_nobody_holds_still_for_a_while(tmp_path, monkeyp
         blocker.execute("ROLLBACK")
         blocker.close()
         await asyncio.gather(first, second)
-        time.sleep(storage_module.IMPATIENT_S)
+        opened._impatient_until = 0.0
         assert opened.intent(order("c")).done()
 
     asyncio.run(work())
@@ -346,7 +502,7 @@ def test_the_log_goes_into_the_database_between_transactions(opened, monkeypatch
     async def work():
         for n in range(80):
             await opened.intent(order(f"k{n}"))
-            while opened.handled <= n:  # and the writer is back at its queue
+            while opened.handled <= n:  # and the writer is back at its queue, the log tidied
                 await asyncio.sleep(0.001)
             sizes.append(log.stat().st_size)
 

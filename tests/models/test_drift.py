@@ -22,7 +22,7 @@ from models.drift_rule import IN_A_ROW, Persistence, benjamini_hochberg, judge
 HOUR_ROWS = HOUR_NS // THIN_NS
 OPEN_NS = 10 * HOUR_NS
 HALF_LIVES_S = (0, 0, 2, 5, 20, 60, 120, 300)
-"""Of the columns: order flow forgets in seconds, moving averages in minutes (lob-science.md 6.1)."""
+"""Of the columns: order flow forgets in seconds, moving averages in minutes."""
 NAMES = (*(f"{half_life}s_{j}" for j in range(4) for half_life in range(len(HALF_LIVES_S))), SCORE)
 
 

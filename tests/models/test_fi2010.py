@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -54,16 +55,20 @@ def write(folder: Path, name: str, rows: int, seed: int) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(parent: Path, rows: int, test_rows: int) -> Path:
     """Setup 2 in the archive's own nesting, and a distractor of the auction variant."""
-    root = tmp_path_factory.mktemp("fi2010") / "BenchmarkDatasets" / "NoAuction"
+    root = parent / "BenchmarkDatasets" / "NoAuction"
     training, testing = root / "1.NoAuction_Zscore" / "Training", root / "1.NoAuction_Zscore" / "Testing"
-    write(training, "Train_Dst_NoAuction_ZScore_CF_7", 2_400, 1)
+    write(training, "Train_Dst_NoAuction_ZScore_CF_7", rows, 1)
     for d in (7, 8, 9):
-        write(testing, f"Test_Dst_NoAuction_ZScore_CF_{d}", 450, 10 + d)
+        write(testing, f"Test_Dst_NoAuction_ZScore_CF_{d}", test_rows, 10 + d)
     (root / "Train_Dst_Auction_ZScore_CF_7.txt").write_text("not this one\n")
     return root.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive(tmp_path_factory.mktemp("fi2010"), 2_400, 450)
 
 
 def _parts(folder: Path) -> tuple[fi2010.Part, fi2010.Part]:
@@ -220,6 +225,22 @@ def test_a_step_that_swallows_the_bell_hears_it_again(monkeypatch: pytest.Monkey
     assert swallowed == 1 and budget.cut == ["deaf"]
 
 
+def test_a_bell_that_rings_while_it_is_put_away_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, real = signal.getsignal(signal.SIGALRM), signal.setitimer
+
+    def late(which: int, seconds: float, again: float = 0.0) -> tuple[float, float]:
+        if seconds == 0.0:
+            signal.raise_signal(signal.SIGALRM)
+        return real(which, seconds, again)
+
+    monkeypatch.setattr(fi2010_budget.signal, "setitimer", late)
+    budget = Budget(600.0, lambda line: None)
+    with budget.step("done", 60.0):
+        pass
+    assert budget.cut == [] and signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_nothing_begins_when_the_time_is_used_up() -> None:
     budget = Budget(0.0, lambda line: None)
     with budget.step("late", 10.0) as limit:
@@ -246,16 +267,18 @@ def test_the_published_tables_are_whole_and_ordered_as_the_text_says() -> None:
 
 @pytest.mark.slow
 def test_the_benchmark_runs_in_its_budget_and_leaves_a_report(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["benchmark", "fi2010", str(folder), "--out", str(tmp_path / "out"), "--minutes", "1",
+    """So little work that it ends far inside its budget, however slow the machine is."""
+    folder = archive(tmp_path, 900, 150)
+    words = ["benchmark", "fi2010", str(folder), "--out", str(tmp_path / "out"), "--minutes", "4",
              "--threads", "1", "--cache", str(tmp_path / "cache"), "--learner", "gbdt",
-             "--learner", "BiN-CTABL"]  # fmt: skip
+             "--learner", "svm"]  # fmt: skip
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "that are left" in said and "k=100" in said and "BiN-CTABL, as re-run" in said
     result = json.loads((tmp_path / "out" / "fi2010.json").read_text())
-    assert result["real"] is False and set(result["files"]) == {
+    assert result["cut"] == [] and result["real"] is False and set(result["files"]) == {
         "Train_Dst_NoAuction_ZScore_CF_7.txt", *(f"Test_Dst_NoAuction_ZScore_CF_{d}.txt" for d in (7, 8, 9)),
     }  # fmt: skip
     scored = {row["name"]: row for row in result["horizons"][0]["forecasts"]}

@@ -209,14 +209,19 @@ def test_the_claims_say_what_fails() -> None:
     assert not any(f.holds for f in honesty_report.claims(honesty_report.summarise(bad)))
 
 
-def test_a_null_that_fails_by_luck_is_looked_at_once_more_and_both_looks_are_told() -> None:
-    unlucky, clean, leaking = (
-        honesty_report.summarise(many([("N0", ic, -4)]))[0] for ic in (-0.03, 0.002, -0.05)
-    )
+def test_a_null_that_fails_is_looked_at_once_more_and_both_looks_are_judged_together() -> None:
+    runs = {ic: many([("N0", ic, -4)]) for ic in (-0.03, 0.002, -0.05, -0.1)}
+    unlucky, clean, leaking, far = (honesty_report.summarise(found)[0] for found in runs.values())
     assert not honesty_report.null_claim(unlucky).holds
     told = honesty_report.null_claim(unlucky, clean)
-    assert told.holds and told.measured == "-0.0300, SE 0.0058; on 3 other seeds +0.0020, SE 0.0058"
+    both = honesty_report.summarise([*runs[-0.03], *runs[0.002]])[0]
+    assert told.holds and told.measured == (
+        "-0.0300, SE 0.0058; on 3 other seeds +0.0020, SE 0.0058; "
+        f"all 6 together {both.ic:+.4f}, SE {both.ic_se:.4f}, z {both.ic / both.ic_se:+.1f}"
+    )
     assert not honesty_report.null_claim(unlucky, leaking).holds, "a leak is there on any seeds"
+    assert not honesty_report.null_claim(far, clean).holds, "a clean second look does not undo the first"
+    assert honesty_report.FRESH_SEEDS > honesty_report.MAX_SEEDS, "a seed would be in both looks"
 
 
 def test_unknown_names_and_too_few_seeds_are_refused() -> None:

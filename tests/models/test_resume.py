@@ -6,11 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import planted
 import pytest
 
 from models import learner, lstm, transformer
-from models.resume import Resume, question
+from models.resume import Epochs, Resume, question
 
 SETTINGS: dict[str, Any] = {
     "lstm": {"hidden": 8, "epochs": 4, "streams": 4},
@@ -74,3 +75,11 @@ def test_the_question_is_the_data_the_settings_and_the_code() -> None:
 
     assert asked(width=8) == asked(width=8)
     assert len({asked(), asked(width=8), asked(width=9), asked(seed=2), asked("d")}) == 5
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(0, 1), (1, 2), (9, 4)])
+def test_there_is_always_a_first_epoch(patience: int, expected: int) -> None:
+    passes = Epochs(4, patience, {"w": np.zeros(1)}, None, {})
+    for _ in passes:
+        passes.take(0.5, {"w": np.ones(1)})
+    assert len(passes.history) == expected and passes.best["w"] == 1
