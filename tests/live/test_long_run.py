@@ -28,6 +28,7 @@ import live.executor
 import live.ledger
 import live.shadow
 import live.simbroker
+import live.storage
 from live import config as configuration
 from live.audit import AuditLog
 from live.beside import ShadowRun
@@ -62,6 +63,7 @@ OTHER_EVERY = 8
 SMALL_BOUNDS = (
     (live.core.orders, "MAX_DONE_ORDERS"), (live.shadow, "MAX_FINISHED"), (live.simbroker, "MAX_FINISHED"),
     (live.executor, "MAX_EXCHANGE_IDS"), (live.ledger, "MAX_HOLDS_LISTED"), (live.audit, "MAX_TRACES"),
+    (live.storage, "MAX_ACCEPTED"),
 )  # fmt: skip
 SMALL = 10
 SLACK = 8
